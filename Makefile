@@ -1,0 +1,49 @@
+# Every target sets up .venv by itself. Settings: make setup PYTHON=/path/to/python3.12 PIP_ARGS="--no-cache-dir"
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=
+WORKERS ?= 2
+CORPUS := corpora/quickstart
+RUN := runs/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(VENV)/.setup ## make .venv with all that the other targets need; does nothing where that is done
+
+$(VENV)/.setup: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python found; install 3.11 or newer, or name one: make setup PYTHON=PATH" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); 3.11 or newer is needed, name one: make setup PYTHON=PATH" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,tts]'
+	touch $@
+
+quickstart: setup ## a whole experiment on a CPU: corpus, training, scores, report
+	$(PY) -m data_prep.quickstart $(CORPUS)
+	$(PY) train.py recipe=quickstart
+	$(PY) eval/run_quickstart.py run=$(RUN)
+	@echo "report: $(CURDIR)/$(RUN)/report.html"
+
+test: setup ## the tests
+	$(PY) -m pytest -q -n $(WORKERS)
+
+lint: setup ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup ## put the code into the style that lint asks for
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup ## speed and memory, each against a baseline in the same run
+	$(PY) -m benchmarks
+
+clean: ## remove what tools left behind; runs/, corpora/ and .venv/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""Make the quickstart corpus: python -m data_prep.quickstart OUT."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from data_prep.quickstart.corpus import Options, description, is_made, make
+from data_prep.quickstart.espeak import Espeak, EspeakError
+
+EPILOG = """\
+example:
+  python -m data_prep.quickstart data/quickstart --seed 0
+  makes data/quickstart/{train,val,test_scripts,test_voices}.jsonl, audio/*.flac and store.json
+
+Each script is spoken in seven emotions, so it gives seven dialogues. The same options and the same espeak-ng give the
+same samples; where they are there already, nothing is done.
+exit codes: 0 done, 1 failed, 2 wrong usage
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    defaults = Options()
+    result = argparse.ArgumentParser(
+        prog="python -m data_prep.quickstart",
+        description="Make the quickstart corpus: spoken dialogues whose reply depends on how the last turn was spoken.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("out", type=Path, metavar="OUT", help="folder of the store to make")
+    result.add_argument("--seed", type=_natural, default=defaults.seed, help="default: %(default)s")
+    for name, count in (("train", defaults.train_scripts), ("val", defaults.val_scripts)):
+        result.add_argument(f"--{name}-scripts", type=_natural, default=count, metavar="N", help="default: %(default)s")
+    result.add_argument(
+        "--test-scripts", type=_natural, default=defaults.test_scripts, metavar="N",
+        help="scripts in each of test_scripts (held-out scripts, voices of training) and test_voices (held-out "
+        "scripts, unseen voices); default: %(default)s",
+    )  # fmt: skip
+    result.add_argument("--workers", type=_natural, default=2, metavar="N", help="processes; default: %(default)s")
+    result.add_argument("--espeak-library", metavar="FILE", help="libespeak-ng to use instead of the wheel's")
+    result.add_argument("--overwrite", action="store_true", help="replace OUT where it holds something else")
+    return result
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    command = parser()
+    arguments = command.parse_args(argv)
+    options = Options(arguments.seed, arguments.train_scripts, arguments.val_scripts, arguments.test_scripts)
+    out: Path = arguments.out
+    if arguments.workers < 1:
+        command.error("--workers must be at least 1")
+    started = time.monotonic()
+    try:
+        with Espeak(arguments.espeak_library) as engine:
+            wanted = description(options, f"espeak-ng {engine.version}")
+        if is_made(out, wanted):
+            print(f"{out} holds this corpus already; nothing to do")
+            return 0
+        if out.exists() and not arguments.overwrite and (not out.is_dir() or any(out.iterdir())):
+            command.error(f"{out} holds something else; give another folder, or --overwrite to replace it")
+        counts = make(out, options, arguments.workers, arguments.espeak_library)
+    except ValueError as error:
+        command.error(str(error))
+    except (EspeakError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    shown = ", ".join(f"{split} {count}" for split, count in counts.items())
+    print(f"{out}: {shown} dialogues in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

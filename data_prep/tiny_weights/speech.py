@@ -1,0 +1,126 @@
+"""What the experts are trained on: speech in every emotion, over sounds, with the labels the synthesiser gives for free.
+
+The experts meet no sentence of the corpus (its words come in random order or with other nouns) and none of its unseen
+voices, so that what they know of the tests is what any pretrained expert would.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.quickstart.corpus import PLACEMENTS, mix
+from data_prep.quickstart.espeak import Espeak, speak
+from data_prep.quickstart.prosody import PROSODIES, Prosody
+from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
+from data_prep.quickstart.sounds import SOUNDS
+from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES, Voice
+from data_prep.tiny_weights.words import CORPUS_WORDS, NOUNS, VOCABULARY
+from omnichat.audio import HOP, num_frames
+
+EMOTIONS = tuple(PROSODIES)
+FRAME = 2 * HOP  # samples from one frame of an expert to the next
+SOUND_SHARE = 0.6  # of the utterances have a sound
+
+# More of espeak-ng's speaker variants, so that an expert learns an emotion apart from its speaker. The corpus's unseen
+# voices are not among them, nor robots, whisperers and voices whose level clips. Their gender is never used.
+_MORE_VOICES = tuple(
+    Voice(f"en-us+{variant}", "male")
+    for variant in (
+        "Alex Alicia Andy Denis Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Reed Storm adam anika announcer "
+        "antonio benjamin boris caleb david ed edward edward2 grandma grandpa gustave ian iven iven2 iven3 iven4 john "
+        "kaukovalta klatt klatt2 klatt3 klatt4 linda m2 m5 marcelo max michel miguel mike2 norbert pablo paul pedro "
+        "quincy rob robert sandro shelby steph steph2 steph3 travis victor zac"
+    ).split()
+)
+VOICES = TRAIN_VOICES + tuple(
+    voice for voice in _MORE_VOICES if voice.name not in {known.name for known in TRAIN_VOICES + UNSEEN_VOICES}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One utterance: (S,) int16 at 16 kHz, and its labels.
+
+    phones, words: (N,) at 50 frames a second, as names; "" where nothing is said. emotion: one of `EMOTIONS`.
+    sound: one of `SOUND_NAMES`, "" for none.
+    """
+
+    pcm: NDArray[np.int16]
+    phones: tuple[str, ...]
+    words: tuple[str, ...]
+    emotion: str
+    sound: str
+
+
+def speak_all(espeak: Espeak, count: int, voices: Sequence[Voice], rng: np.random.Generator) -> list[Spoken]:
+    """`count` utterances of random words in random voices, emotions and sounds.
+
+    Raises:
+        EspeakError: see `Espeak.say`.
+    """
+    pronounced = {word: _pronounce(espeak, word) for word in VOCABULARY}
+    return [_speak(espeak, voices[rng.integers(len(voices))], pronounced, rng) for _ in range(count)]
+
+
+def _speak(espeak: Espeak, voice: Voice, pronounced: Mapping[str, tuple[str, ...]], rng: np.random.Generator) -> Spoken:
+    words, emotion = _sentence(rng), EMOTIONS[rng.integers(len(EMOTIONS))]
+    utterance = speak(espeak, " ".join(words), voice, emotion, rng)
+    pcm, sound = utterance.pcm, ""
+    if rng.random() < SOUND_SHARE:
+        kind = tuple(SOUNDS)[rng.integers(len(SOUNDS))]
+        sound = tuple(SOUNDS[kind])[rng.integers(len(SOUNDS[kind]))]
+        pcm = mix(pcm, kind, sound, PLACEMENTS[rng.integers(len(PLACEMENTS))], rng)
+    ahead = len(pcm) - len(utterance.pcm)
+    said = [(name, start + ahead, end + ahead) for name, start, end in utterance.phones if not name.startswith("_")]
+    owners = align([name for name, _, _ in said], [pronounced[word] for word in words])
+    phones, spoken = [""] * num_frames(len(pcm)), [""] * num_frames(len(pcm))
+    for (name, start, end), owner in zip(said, owners, strict=True):
+        for frame in range(round(start / FRAME), min(round(end / FRAME), len(phones))):
+            phones[frame], spoken[frame] = name, words[owner]
+    return Spoken(np.round(pcm * 32767).astype(np.int16), tuple(phones), tuple(spoken), emotion, sound)
+
+
+def _sentence(rng: np.random.Generator) -> list[str]:
+    """Words in random order, every other time words of the corpus only; or a template of it with a noun it lacks."""
+    kind = rng.random()
+    if kind < 0.3:
+        return TEMPLATES[rng.integers(len(TEMPLATES))].format(NOUNS[rng.integers(len(NOUNS))]).rstrip(".").split()
+    words = list(rng.choice(CORPUS_WORDS if kind < 0.6 else VOCABULARY, size=rng.integers(2, 7)))
+    return [*words, str(rng.choice(CONTENT_WORDS))] if kind < 0.6 else words
+
+
+def _pronounce(espeak: Espeak, word: str) -> tuple[str, ...]:
+    phones = espeak.say(word, TRAIN_VOICES[0], Prosody()).phones
+    return tuple(name for name, _, _ in phones if not name.startswith("_"))
+
+
+def align(phones: Sequence[str], pronunciations: Sequence[Sequence[str]]) -> list[int]:
+    """The word that each phone belongs to, non-decreasing: the cheapest edit of the words' own phones into `phones`.
+
+    In a sentence words are reduced and joined, so the phones of words spoken alone are not simply concatenated.
+    """
+    expected = [(phone, word) for word, pronunciation in enumerate(pronunciations) for phone in pronunciation]
+    rows, columns = len(phones), len(expected)
+    cost = np.zeros((rows + 1, columns + 1))
+    cost[:, 0], cost[0] = np.arange(rows + 1), np.arange(columns + 1)
+    for row in range(rows):
+        for column in range(columns):
+            differs = phones[row] != expected[column][0]
+            cost[row + 1, column + 1] = min(
+                cost[row, column] + 1.1 * differs, cost[row, column + 1] + 1, cost[row + 1, column] + 1
+            )
+    owners, row, column = [0] * rows, rows, columns
+    while row:
+        diagonal = column and cost[row - 1, column - 1] + 1.1 * (phones[row - 1] != expected[column - 1][0])
+        if column and cost[row, column] == diagonal:
+            row, column = row - 1, column - 1
+            owners[row] = expected[column][1]
+        elif cost[row, column] == cost[row - 1, column] + 1:
+            row -= 1
+            owners[row] = expected[max(column, 1) - 1][1]
+        else:
+            column -= 1
+    return owners

@@ -1,0 +1,134 @@
+"""The time base, and audio files as 16 kHz mono waveforms.
+
+All lengths are in samples at 16 kHz. Frames come at 50 a second, windows hold 17 of them:
+0.34 s, SALMONN's `second_per_window` of 0.333 s rounded to frames.
+"""
+
+from functools import lru_cache
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from omnichat.dialogue import AudioRef, DataError
+
+SAMPLE_RATE = 16_000
+FRAME_RATE = 50
+HOP = 160  # samples between two mel frames (whisper/audio.py HOP_LENGTH); two of them make one encoder frame
+WINDOW = 17
+PIECE = 30 * SAMPLE_RATE  # Whisper's context; longer clips are cut into pieces of it, for every expert alike
+MIN_SAMPLES = HOP  # a shorter clip gives no frame
+MAX_CHANNELS = 8
+
+
+def num_frames(num_samples: int) -> int:
+    """Frames of a clip of up to 30 s: Whisper's count, ceil((S // 160) / 2), to which the other experts are padded."""
+    return (num_samples // HOP + 1) // 2
+
+
+def pieces(num_samples: int) -> list[tuple[int, int]]:
+    """(start, length) of the 30 s pieces of a clip, in samples.
+
+    A tail shorter than one hop gives no frame and is left out, as Whisper's own rounding does.
+
+    Raises:
+        DataError: `too_short` where not even one frame is left.
+    """
+    if num_samples < MIN_SAMPLES:
+        message = f"{num_samples} samples at 16 kHz give no frame; at least {MIN_SAMPLES} are needed"
+        raise DataError("too_short", message)
+    starts = range(0, num_samples, PIECE)
+    return [(start, length) for start in starts if (length := min(PIECE, num_samples - start)) >= MIN_SAMPLES]
+
+
+def num_windows(num_samples: int, window: int = WINDOW) -> int:
+    """Windows of a clip of any length, the last one of each piece possibly partial: ceil(frames / window) per piece."""
+    return sum(-(-num_frames(length) // window) for _, length in pieces(num_samples))
+
+
+def audio_ref(path: Path | str) -> AudioRef:
+    """A reference to a whole file, its length read from the header.
+
+    Raises:
+        DataError: see `load_audio`.
+    """
+    frames, rate = _header(str(path))
+    return AudioRef(str(path), _at_16k(frames, rate))
+
+
+def load_audio(ref: AudioRef) -> NDArray[np.float32]:
+    """The referenced stretch as a (num_samples,) float32 waveform at 16 kHz, channels averaged.
+
+    Samples beyond +-1 (float files) are kept: clipping them would be a silent change of the data.
+
+    Raises:
+        DataError: `no_file`, `unreadable`, `empty`, `too_many_channels`, `truncated` (fewer samples than the
+            reference promises), `not_finite` or `too_short`; always with the path.
+    """
+    if ref.num_samples < MIN_SAMPLES:
+        message = f"{ref.num_samples} samples at 16 kHz give no frame; at least {MIN_SAMPLES} are needed"
+        raise DataError("too_short", message, ref.path)
+    frames, rate = _header(ref.path)
+    # Resampling needs neighbours on both sides, and a first file sample that falls on a sample at 16 kHz: one in
+    # between would shift the wave by part of a sample. `grid` file samples last as long as whole samples at 16 kHz.
+    grid, margin = rate // gcd(rate, SAMPLE_RATE), 0 if rate == SAMPLE_RATE else rate // 10
+    first = max(0, ref.start * rate // SAMPLE_RATE - margin) // grid * grid
+    stop = min(frames, -(-(ref.start + ref.num_samples) * rate // SAMPLE_RATE) + margin)
+    wave = _decode(ref.path, first, stop) if first < stop else np.zeros(0, dtype=np.float32)
+    if rate != SAMPLE_RATE:
+        wave = soxr.resample(wave, rate, SAMPLE_RATE)
+    wave = wave[ref.start - first * SAMPLE_RATE // rate :]
+    missing = ref.num_samples - len(wave)
+    if missing > 2:  # resampling may round a length by a sample
+        there = f"the file holds {_at_16k(frames, rate)} of them"
+        message = f"{ref.num_samples} samples at 16 kHz from {ref.start} are asked for, {there}; render the file again"
+        raise DataError("truncated", message, ref.path)
+    wave = np.pad(wave, (0, missing)) if missing > 0 else wave[: ref.num_samples]
+    return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def _decode(path: str, first: int, stop: int) -> NDArray[np.float32]:
+    """File samples [first, stop) at the file's own rate, channels averaged."""
+    try:
+        samples, _ = soundfile.read(path, start=first, stop=stop, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        message = f"cannot be decoded ({error}); convert it to WAV or FLAC again"
+        raise DataError("unreadable", message, path) from None
+    if len(samples) != stop - first:
+        message = f"the header promises samples up to {stop}, only {first + len(samples)} could be read; copy it again"
+        raise DataError("truncated", message, path)
+    if not np.isfinite(samples).all():
+        raise DataError("not_finite", "holds NaN or infinite samples; render the file again", path)
+    wave: NDArray[np.float32] = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    return wave
+
+
+def _at_16k(frames: int, rate: int) -> int:
+    return round(frames * SAMPLE_RATE / rate)
+
+
+def _header(path: str) -> tuple[int, int]:
+    """Samples (at the file's own rate) and rate."""
+    if not Path(path).is_file():
+        raise DataError("no_file", "no such audio file; check the store's root and the manifest's path", path)
+    status = Path(path).stat()
+    return _read_header(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=65_536)
+def _read_header(path: str, size: int, changed: int) -> tuple[int, int]:
+    # Size and time of change are part of the key: a file that was replaced is read again.
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError("unreadable", f"not an audio file that libsndfile reads ({error})", path) from None
+    if info.frames == 0:
+        raise DataError("empty", "holds no samples", path)
+    if info.channels > MAX_CHANNELS:
+        raise DataError("too_many_channels", f"{info.channels} channels; at most {MAX_CHANNELS} are averaged", path)
+    if info.samplerate < 1_000 or info.samplerate > 768_000:
+        raise DataError("unreadable", f"a sample rate of {info.samplerate} Hz is not plausible", path)
+    return info.frames, info.samplerate

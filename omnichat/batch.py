@@ -1,0 +1,164 @@
+"""Dialogues as model input: one `Example` each, any number packed end to end without padding.
+
+Shapes: T tokens of all dialogues, B dialogues, A audio pieces (30 s at most), S samples, N frames, D width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omnichat.audio import pieces
+from omnichat.prompt import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A rendered dialogue with what is to be heard in it.
+
+    Attributes:
+        waves: float32 (S,) at 16 kHz for each 30 s piece, flattened over the slots in order; empty with `features`.
+        features: for each piece the frames (N, D) of each expert by name, instead of waves; uint16 holds the bits of
+            bfloat16, which numpy lacks.
+        index: the position in the training stream, -1 outside it.
+
+    Raises:
+        ValueError: pieces that do not match the slots' audio in number or length.
+    """
+
+    tokens: Tokens
+    waves: tuple[NDArray[np.float32], ...]
+    features: tuple[dict[str, NDArray[np.generic]], ...] | None
+    dialogue_id: str
+    source: str = ""
+    scene: Mapping[str, str] = field(default_factory=dict)
+    index: int = -1
+
+    def __post_init__(self) -> None:
+        expected = self.piece_lengths()
+        given = len(self.waves) if self.features is None else len(self.features)
+        if given != len(expected):
+            raise ValueError(
+                f"dialogue {self.dialogue_id!r}: {given} audio pieces given, the slots hold {len(expected)}"
+            )
+        lengths = [len(wave) for wave in self.waves]
+        if self.features is None and lengths != expected:
+            raise ValueError(f"dialogue {self.dialogue_id!r}: audio pieces of {lengths} samples, slots for {expected}")
+
+    def piece_lengths(self) -> list[int]:
+        """Samples of each piece, as the slots' audio references promise."""
+        return [length for slot in self.tokens.slots for _, length in pieces(slot.audio.num_samples)]
+
+
+class PackedBatch(NamedTuple):
+    """B dialogues end to end. `labels`, `kinds` as in `Tokens`; a NamedTuple, because Lightning moves those.
+
+    Attributes:
+        ids: (T,) int64.
+        labels: (T,) int64, -100 where there is no target.
+        kinds: (T,) uint8.
+        positions: (T,) int64, from 0 in each dialogue.
+        starts: (B + 1,) int32, cumulative lengths: dialogue b is [starts[b], starts[b + 1]).
+        max_length: tokens of the longest dialogue.
+        slots: int64, token positions of all audio slots in order, for the windows of all pieces in order.
+        wave_lengths: (A,) int64, samples of each piece.
+        waves: (A, S) float32, zero at padding; None with `features`.
+        features: per expert (A, N, D) frames, zero at padding, and (A,) int64 lengths; None with `waves`.
+        num_targets: targets in this micro-batch.
+        global_targets: targets of the whole step over all ranks and micro-batches; the loss is divided by it.
+        dialogue_ids, sources, scenarios, indices: one per dialogue.
+        clip_dialogues: (A,) int64, the dialogue each piece belongs to.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    kinds: Tensor
+    positions: Tensor
+    starts: Tensor
+    max_length: int
+    slots: Tensor
+    wave_lengths: Tensor
+    waves: Tensor | None
+    features: dict[str, tuple[Tensor, Tensor]] | None
+    num_targets: int
+    global_targets: int
+    dialogue_ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    indices: tuple[int, ...]
+    clip_dialogues: Tensor
+
+
+def pack(examples: Sequence[Example], global_targets: int | None = None) -> PackedBatch:
+    """Put dialogues end to end; `global_targets` defaults to the targets in these examples.
+
+    Raises:
+        ValueError: no examples, waves mixed with features, or experts that differ between pieces.
+    """
+    if not examples:
+        raise ValueError("a batch needs at least one dialogue")
+    cached = {example.features is not None for example in examples if example.tokens.slots}
+    if len(cached) > 1:
+        raise ValueError("a batch holds either waves or cached features, not both")
+    lengths = [len(example.tokens.ids) for example in examples]
+    starts = [0, *accumulate(lengths)]
+    slots = [
+        np.arange(start + slot.start, start + slot.start + slot.length)
+        for start, example in zip(starts, examples, strict=False)
+        for slot in example.tokens.slots
+    ]
+    wave_lengths = [length for example in examples for length in example.piece_lengths()]
+    owners = [number for number, example in enumerate(examples) for _ in example.piece_lengths()]
+    num_targets = sum(example.tokens.num_targets for example in examples)
+    features = [piece for example in examples for piece in example.features or ()]
+    return PackedBatch(
+        ids=_concat([example.tokens.ids for example in examples]),
+        labels=_concat([example.tokens.labels for example in examples]),
+        kinds=_concat([example.tokens.kinds for example in examples]),
+        positions=_concat([np.arange(length) for length in lengths]),
+        starts=torch.tensor(starts, dtype=torch.int32),
+        max_length=max(lengths),
+        slots=_concat(slots) if slots else torch.zeros(0, dtype=torch.int64),
+        wave_lengths=torch.tensor(wave_lengths, dtype=torch.int64),
+        waves=None if True in cached else _pad_waves([wave for example in examples for wave in example.waves]),
+        features=_pad_features(features) if True in cached else None,
+        num_targets=num_targets,
+        global_targets=num_targets if global_targets is None else global_targets,
+        dialogue_ids=tuple(example.dialogue_id for example in examples),
+        sources=tuple(example.source for example in examples),
+        scenarios=tuple(example.scene.get("scenario", "") for example in examples),
+        indices=tuple(example.index for example in examples),
+        clip_dialogues=torch.tensor(owners, dtype=torch.int64),
+    )
+
+
+def _concat(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays))
+
+
+def _pad_waves(waves: Sequence[NDArray[np.float32]]) -> Tensor:
+    padded = torch.zeros(len(waves), max(map(len, waves), default=0))
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = torch.from_numpy(wave)
+    return padded
+
+
+def _pad_features(features: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[str, tuple[Tensor, Tensor]]:
+    names = list(features[0])
+    if any(set(piece) != set(names) for piece in features):
+        raise ValueError("every audio piece needs cached features of the same experts")
+    padded = {}
+    for name in names:
+        lengths = [len(piece[name]) for piece in features]
+        frames = np.zeros((len(features), max(lengths), features[0][name].shape[1]), features[0][name].dtype)
+        for row, piece in zip(frames, features, strict=True):
+            row[: len(piece[name])] = piece[name]
+        tensor = torch.from_numpy(frames)
+        tensor = tensor.view(torch.bfloat16) if frames.dtype == np.uint16 else tensor
+        padded[name] = (tensor, torch.tensor(lengths, dtype=torch.int64))
+    return padded

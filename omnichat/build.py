@@ -1,0 +1,186 @@
+"""From a config to objects: the only place where config meets classes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from omnichat.batch import Example
+from omnichat.config import RunConfig
+from omnichat.data.dataset import DialogueDataset, StoreDataset
+from omnichat.data.features import FeatureReader
+from omnichat.data.made_up import made_up_dialogues
+from omnichat.data.module import DialogueModule
+from omnichat.data.scan import Scan, raise_faults, scan
+from omnichat.data.store import Store
+from omnichat.dialogue import Dialogue
+from omnichat.models.encoders import Encoder, load_encoder
+from omnichat.models.llm import add_lora, load_llm
+from omnichat.models.mixformer import MixFormer
+from omnichat.models.omnichat import OmniChat
+from omnichat.models.tiny import write_random_checkpoints
+from omnichat.prompt import Prompt
+from omnichat.recipes import locate
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SOURCES = ("synthetic", "real")  # source 0 is drawn where mu < alpha (paper, App. C.1)
+
+
+def materialise(config: RunConfig, run_dir: Path) -> RunConfig:
+    """The config with all that is made for one run (random weights, made-up dialogues) made and pointed to."""
+    values = config.model_dump(mode="json")
+    if config.model.random:
+        paths = write_random_checkpoints(run_dir / "random_weights", config.seed)
+        for name in config.model.experts:
+            values["model"]["encoders"][name]["checkpoint"] = str(paths[name])
+        values["model"]["llm"]["checkpoint"] = str(paths["llama"])
+        values["model"]["random"] = False
+    if config.data.made_up is not None:
+        folder = run_dir / "made_up"
+        for name in (*SOURCES, "val"):
+            made_up_dialogues(folder, config.data.made_up, config.seed, name)
+        drawn = {"synthetic": config.data.alpha > 0, "real": config.data.alpha < 1}
+        values["data"] |= {name: str(folder / f"{name}.jsonl") for name in SOURCES if drawn[name]}
+        values["data"]["val"] = {"val": str(folder / "val.jsonl")}
+        values["data"]["made_up"] = None
+    return RunConfig.model_validate_json(json.dumps(values))
+
+
+def build_prompt(config: RunConfig) -> Prompt:
+    """The prompt of a run, with the LLM's own tokenizer."""
+    assert config.model.llm.checkpoint is not None, "materialise() gives a random model its checkpoints"
+    tokenizer = Tokenizer.from_file(str(locate(config.model.llm.checkpoint) / "tokenizer.json"))
+    data = config.data
+    return Prompt(
+        tokenizer,
+        config.model.window,
+        config.model.queries,
+        data.input,
+        data.system,
+        data.loss_on_first,
+        data.max_tokens,
+    )
+
+
+def build_encoders(config: RunConfig) -> dict[str, Encoder]:
+    """The frozen experts that `model.experts` names, in its order."""
+    encoders = config.model.encoders
+    options: dict[str, dict[str, Any]] = {
+        "whisper": {"context": encoders.whisper.context},
+        "emotion2vec": {},
+        "beats": {"layout": encoders.beats.layout},
+    }
+    return {
+        name: load_encoder(name, locate(path), **options[name]) for name, path in expert_checkpoints(config).items()
+    }
+
+
+def expert_checkpoints(config: RunConfig) -> dict[str, str]:
+    """Where the weights of each expert of the run lie."""
+    return {name: str(getattr(config.model.encoders, name).checkpoint) for name in config.model.experts}
+
+
+def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> OmniChat:
+    """The whole model. With the `widths` of cached features the experts themselves are not loaded."""
+    encoders = build_encoders(config) if widths is None else {}
+    model = config.model
+    assert model.llm.checkpoint is not None, "materialise() gives a random model its checkpoints"
+    llm = load_llm(locate(model.llm.checkpoint), DTYPES[model.llm.dtype])
+    if model.lora.enabled:
+        add_lora(llm, model.lora.rank, model.lora.alpha, model.lora.dropout, model.lora.targets)
+        for name, module in llm.named_modules():
+            if name.endswith("lora_dropout"):
+                module.train()  # all else of the LLM stays in evaluation mode
+    if config.trainer.activation_checkpointing:
+        llm.gradient_checkpointing_enable()
+    mixformer = MixFormer(
+        widths if widths is not None else {name: encoder.dim for name, encoder in encoders.items()},
+        llm.config.hidden_size,
+        gate=model.gate,
+        hidden=model.qformer.hidden,
+        layers=model.qformer.layers,
+        heads=model.qformer.heads,
+        ffn=model.qformer.ffn,
+        window=model.window,
+        queries=model.queries,
+    )
+    return OmniChat(encoders, mixformer, llm, model.window, model.queries)
+
+
+def training_stores(config: RunConfig) -> dict[str, Path]:
+    """The stores that the run draws from; at alpha 0 and 1 only the one that is drawn."""
+    shares = {"synthetic": config.data.alpha, "real": 1 - config.data.alpha}
+    paths = {"synthetic": config.data.synthetic, "real": config.data.real}
+    return {name: locate(path) for name in SOURCES if shares[name] > 0 and (path := paths[name]) is not None}
+
+
+def validation_stores(config: RunConfig) -> dict[str, Path]:
+    """The held-out stores by name."""
+    return {name: locate(path) for name, path in config.data.val.items()}
+
+
+def build_data(
+    config: RunConfig, prompt: Prompt, features: FeatureReader | None, start_step: int = 0
+) -> DialogueModule:
+    """The stream of training batches from `start_step` on, and the validation sets; everything is scanned first.
+
+    Raises:
+        DataError: every fault of every store at once.
+    """
+    data, settings = config.data, config.trainer
+    sources = {name: scan(Store(path), prompt, data.overlong) for name, path in training_stores(config).items()}
+    held_out = {name: scan(Store(path), prompt, data.overlong) for name, path in validation_stores(config).items()}
+    raise_faults([fault for part in (*sources.values(), *held_out.values()) for fault in part.faults])
+    for name, part in (sources | held_out).items():
+        _report(name, part)
+    dataset = DialogueDataset(
+        sources,
+        {name: {"synthetic": data.alpha, "real": 1 - data.alpha}[name] for name in sources},
+        prompt,
+        config.seed,
+        features,
+    )
+    val = [
+        StoreDataset(part.store, prompt, features, rows=part.rows[: settings.validation_dialogues])
+        for part in held_out.values()
+    ]
+    return DialogueModule(
+        dataset,
+        settings.dialogues_per_step,
+        settings.max_steps,
+        val,
+        settings.micro_batch,
+        data.num_workers,
+        start_step,
+    )
+
+
+def eval_examples(
+    config: RunConfig, prompt: Prompt, path: Path | str, features: FeatureReader | None = None, limit: int | None = None
+) -> tuple[list[Dialogue], list[Example]]:
+    """Dialogues of a store and their examples, which end where the last assistant turn is to be written.
+
+    Raises:
+        DataError: every fault of the store at once.
+    """
+    part = scan(Store(locate(str(path))), prompt, config.data.overlong)
+    raise_faults(part.faults)
+    dataset = StoreDataset(part.store, prompt, features, generation=True, rows=part.rows[:limit])
+    return [dataset.dialogue(n) for n in range(len(dataset))], [dataset[n] for n in range(len(dataset))]
+
+
+def _report(name: str, part: Scan) -> None:
+    dropped = (
+        f"; {len(part.dropped)} too long, left out: {', '.join(fault.where for fault in part.dropped[:5])}"
+        if part.dropped
+        else ""
+    )
+    print(
+        f"{name}: {len(part.rows):,} dialogues, {float(part.seconds.sum()) / 3600:.2f} h heard, "
+        f"{int(np.sum(part.lengths)):,} tokens, {int(np.sum(part.targets)):,} of them targets{dropped}",
+        flush=True,
+    )

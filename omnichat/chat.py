@@ -1,0 +1,170 @@
+"""Talk with a trained run: `Chat.load("runs/NAME").reply("turn.wav")`, or `python -m omnichat.chat run=runs/NAME`."""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omnichat import build
+from omnichat.audio import audio_ref, load_audio, pieces
+from omnichat.batch import Example, pack
+from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, restore_trained
+from omnichat.config import ConfigError, RunConfig
+from omnichat.dialogue import DataError, Dialogue, Reply, Turn
+from omnichat.models.llm import Session
+from omnichat.models.omnichat import OmniChat, to_device
+from omnichat.prompt import Prompt, Tokens
+
+USAGE = """python -m omnichat.chat run=runs/NAME
+
+Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
+PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
+
+example: python -m omnichat.chat run=runs/quickstart"""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run folder as objects, with the weights of one of its checkpoints."""
+
+    config: RunConfig
+    model: OmniChat
+    prompt: Prompt
+    step: int
+
+
+def load_run(run_dir: Path | str) -> LoadedRun:
+    """The newest valid checkpoint of a run folder, on the GPU where there is one.
+
+    Raises:
+        CheckpointError: the folder holds no valid checkpoint; says what was refused and why.
+    """
+    path, refused = newest_valid(Path(run_dir) / "checkpoints")
+    if path is None:
+        reasons = "".join(f"\n  refused: {reason}" for reason in refused)
+        raise CheckpointError(f"{run_dir}: holds no valid checkpoint; train first, or correct run={reasons}")
+    start = load_checkpoint(path)
+    config = RunConfig.model_validate_json(json.dumps(start.state["config"]))
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = build.build_model(config)
+    restore_trained(model, start)
+    device = "cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu"
+    return LoadedRun(config, model.to(device).eval(), build.build_prompt(config), start.step)
+
+
+class Chat:
+    """A dialogue that keeps its KV cache: each reply reads only the new turn."""
+
+    def __init__(self, run: LoadedRun) -> None:
+        self.run = run
+        self.reset()
+
+    @classmethod
+    def load(cls, run_dir: Path | str) -> "Chat":
+        """A chat with the newest checkpoint of a run.
+
+        Raises:
+            CheckpointError: see `load_run`.
+        """
+        return cls(load_run(run_dir))
+
+    def reset(self) -> None:
+        """Begin a new dialogue."""
+        self.ids: list[int] = []  # all token ids so far, the assistant's as it wrote them
+        self._session = Session(self.run.model.llm)
+        self._unread: list[int] = []  # written by the model, not yet in the cache
+
+    def reply(self, audio: Path | str | None = None, text: str = "") -> Reply:
+        """Hear (or, by the run's input, read) a user turn and answer it.
+
+        Args:
+            audio: path of an audio file; whatever libsndfile reads.
+            text: the words, for runs with input=text or speech+text.
+
+        Raises:
+            DataError: the audio cannot be used; `no_audio` or `no_text` where the run's input needs it; `too_long`
+                where the dialogue leaves the context.
+        """
+        config, prompt = self.run.config, self.run.prompt
+        turn = Turn("user", text, audio=audio_ref(audio) if audio is not None and prompt.input != "text" else None)
+        tokens = self._continued(prompt.render(Dialogue("chat", (turn,)), generation=True))
+        if len(self.ids) + len(tokens.ids) + config.evaluation.max_new_tokens > config.data.max_tokens:
+            raise DataError(
+                "too_long",
+                f"the dialogue would exceed data.max_tokens={config.data.max_tokens}; reset() begins a new one",
+            )
+        waves = [
+            wave[start : start + length]
+            for slot in tokens.slots
+            for wave in [load_audio(slot.audio)]
+            for start, length in pieces(len(wave))
+        ]
+        batch = to_device(pack([Example(tokens, tuple(waves), None, "chat")]), self.run.model.llm.device)
+        with torch.no_grad():
+            embeds = self.run.model.embed(batch).embeds
+        written = self._session.reply([embeds], config.evaluation.max_new_tokens, prompt.stop_id)[0]
+        ended = written if written[-1] == prompt.stop_id else [*written, prompt.stop_id]
+        self.ids += [*tokens.ids[len(self._unread) :].tolist(), *ended]
+        self._unread = ended[len(written) - 1 :]
+        return prompt.parse(prompt.decode(written))
+
+    def _continued(self, tokens: Tokens) -> Tokens:
+        """The turn's tokens after what is in the cache: without a second system prompt, with what is yet unread."""
+        if not self.ids:
+            return tokens
+        opening = len(self.run.prompt.render(Dialogue("chat", ())).ids)
+        shift = len(self._unread) - opening
+
+        def joined(values: np.ndarray, unread: list[int]) -> np.ndarray:
+            return np.concatenate([np.array(unread, dtype=values.dtype), values[opening:]])
+
+        return Tokens(
+            joined(tokens.ids, self._unread),
+            joined(tokens.labels, [-100] * len(self._unread)),
+            joined(tokens.kinds, [0] * len(self._unread)),
+            tuple(replace(slot, start=slot.start + shift) for slot in tokens.slots),
+        )
+
+
+def main() -> int:
+    """The command line."""
+    runs = [argument.removeprefix("run=") for argument in sys.argv[1:] if argument.startswith("run=")]
+    if len(runs) != 1 or len(sys.argv) != 2:
+        print(USAGE)
+        return 0 if "--help" in sys.argv else 2
+    try:
+        chat = Chat.load(runs[0])
+    except (ConfigError, DataError, ValueError) as error:
+        print(f"chat: {error}", file=sys.stderr)
+        return 1
+    while True:
+        try:
+            line = input("you> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return 0
+        if line == "/quit":
+            return 0
+        if line == "/reset":
+            chat.reset()
+        elif line:
+            print(_answer(chat, line))
+
+
+def _answer(chat: Chat, line: str) -> str:
+    heard, _, words = line.partition("|")
+    try:
+        written = chat.run.prompt.input == "text"
+        reply = chat.reply(text=line) if written else chat.reply(heard.strip(), words.strip())
+    except DataError as error:
+        return f"error: {error}"
+    style = "unreadable style" if reply.style is None else ", ".join(reply.style.known().values())
+    return f"({style}): {reply.text}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

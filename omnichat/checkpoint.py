@@ -1,0 +1,224 @@
+"""Checkpoints: only what is trained, as safetensors and JSON, whole or not at all.
+
+A checkpoint is a folder named by its step. It is written beside its place, made durable, and renamed;
+`manifest.json`, written last, holds the size and sha256 of every file. A folder without a manifest is
+not a checkpoint, and a file that does not match its entry is refused by name.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+MANIFEST = "manifest.json"
+STATE = "state.json"
+TEMPORARY = ".partial-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and the cure."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds.
+
+    `tensors` maps a file's stem (`mixformer`, `adapter`, `optimizer`) to its named tensors.
+    """
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def save_checkpoint(
+    folder: Path | str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
+    """Write `folder/<step>` so that a crash at any instant leaves either nothing or a valid checkpoint.
+
+    Raises:
+        CheckpointError: the disk refuses; names the path, the bytes needed and the bytes free.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target, partial = folder / str(step), folder / f"{TEMPORARY}{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    needed = sum(tensor.nbytes for group in tensors.values() for tensor in group.values())
+    try:
+        partial.mkdir()
+        for stem, group in tensors.items():
+            # A copy on the CPU: tensors that share storage are refused by safetensors.
+            save_file(
+                {name: tensor.detach().cpu().clone() for name, tensor in group.items()}, partial / f"{stem}.safetensors"
+            )
+        (partial / STATE).write_text(json.dumps({"step": step, **state}, indent=1), encoding="utf-8")
+        files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
+        (partial / MANIFEST).write_text(
+            json.dumps({"format": 1, "step": step, "files": files}, indent=1), encoding="utf-8"
+        )
+        for path in partial.iterdir():
+            _flush(path)
+        _flush(partial)
+        if target.exists():  # the same step again, after a resume: the old one made the same claim
+            shutil.rmtree(target)
+        partial.rename(target)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        free = shutil.disk_usage(folder).free
+        raise CheckpointError(
+            f"{target}: could not be saved ({error}); {needed:,} bytes are needed, {free:,} are free. "
+            "Free disk space or point run_name to another disk; earlier checkpoints are untouched"
+        ) from None
+    return target
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read and verify one checkpoint folder.
+
+    Raises:
+        CheckpointError: no manifest, a missing file, a wrong size or sha256; names the file.
+    """
+    path = Path(path)
+    manifest = verify(path)
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    stems = [Path(name).stem for name in manifest["files"] if name.endswith(".safetensors")]
+    try:
+        tensors = {stem: load_file(path / f"{stem}.safetensors") for stem in stems}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not safetensors ({error}); resume from an earlier checkpoint") from None
+    return Checkpoint(path, int(manifest["step"]), state, tensors)
+
+
+def verify(path: Path | str) -> dict[str, Any]:
+    """The manifest of a checkpoint whose every file matches it.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+    """
+    path = Path(path)
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: has no {MANIFEST}, so it is not a complete checkpoint") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: is damaged ({error}); use an earlier checkpoint") from None
+    for name, expected in files.items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: is missing; use an earlier checkpoint")
+        if _fingerprint(file) != expected:
+            raise CheckpointError(f"{file}: does not match its sha256 in the manifest; use an earlier checkpoint")
+    return manifest
+
+
+def newest_valid(folder: Path | str) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a folder that verifies, and why each newer one was refused."""
+    refused = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+        else:
+            return path, refused
+    return None, refused
+
+
+def list_checkpoints(folder: Path | str) -> list[Path]:
+    """Folders named by a step, oldest first, valid or not."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()), key=lambda path: int(path.name)
+    )
+
+
+def purge(folder: Path | str, keep: int, protect: Iterable[Path] = ()) -> list[Path]:
+    """Delete all but the newest `keep` checkpoints and the protected ones; sweep what a crash left half written."""
+    folder, kept = Path(folder), set(protect)
+    for partial in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+    old = [path for path in list_checkpoints(folder)[:-keep] if path not in kept] if keep > 0 else []
+    for path in old:
+        # Without its manifest a folder is no checkpoint, so a crash half way through deletes it logically at once.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    return old
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Named parameters that are trained, in a stable order."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def restore_trained(model: nn.Module, start: Checkpoint) -> None:
+    """Put a checkpoint's trained tensors into the model.
+
+    Raises:
+        CheckpointError: lists every missing, unexpected or differently shaped tensor.
+    """
+    have = {
+        name: tensor for stem, group in start.tensors.items() if stem != "optimizer" for name, tensor in group.items()
+    }
+    want = trainable(model)
+    faults = [f"missing {name}" for name in sorted(want.keys() - have.keys())]
+    faults += [f"unexpected {name}" for name in sorted(have.keys() - want.keys())]
+    faults += [
+        f"{name}: shape {tuple(have[name].shape)} there, {tuple(want[name].shape)} in the model"
+        for name in sorted(want.keys() & have.keys())
+        if have[name].shape != want[name].shape
+    ]
+    if faults:
+        raise CheckpointError(f"{start.path}: does not fit the model of this config:\n  " + "\n  ".join(faults))
+    with torch.no_grad():
+        for name, parameter in want.items():
+            parameter.copy_(have[name])
+
+
+def file_sha256(path: Path | str) -> str:
+    """sha256 of a file, or of a folder's files and names in order."""
+    path, digest = Path(path), hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if not file.is_file():
+            continue
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and bytes: equal weights give equal hashes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

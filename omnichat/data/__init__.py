@@ -1,0 +1,1 @@
+"""From corpora to batches: readers, stores, the mixed stream of dialogues, cached features, loaders."""

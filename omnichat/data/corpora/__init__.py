@@ -1,0 +1,1 @@
+"""One reader for each corpus: its own layout on disk to dialogues."""

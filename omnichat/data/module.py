@@ -1,0 +1,201 @@
+"""Batches for training and validation. A step is a range of indices; the position in the data is the step alone.
+
+Step s trains on the stream's indices [s * B, (s + 1) * B), whatever the number of ranks, micro-batches and workers.
+Lightning's own restoring of loaders is not used: it repeats and loses samples.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from omnichat.batch import PackedBatch, pack
+from omnichat.data.dataset import DialogueDataset, StoreDataset
+from omnichat.dialogue import DataError
+
+T = TypeVar("T")
+
+
+def split_step(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Share the dialogues of a step out over its micro-batches, nearly equal in tokens.
+
+    Longest first, each to the lightest part: no rank waits long for another. Numbers of dialogues may differ, which the
+    loss allows: it is divided by the targets of the whole step.
+
+    Args:
+        lengths: tokens of each dialogue.
+        parts: micro-batches of the step, over all ranks.
+
+    Returns:
+        For each part the positions of its dialogues, ascending.
+
+    Raises:
+        ValueError: fewer dialogues than parts.
+    """
+    if len(lengths) < parts:
+        raise ValueError(
+            f"{len(lengths)} dialogues a step cannot fill {parts} micro-batches (ranks x accumulation); "
+            "raise dialogues_per_step or lower the accumulation"
+        )
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        part = min(range(parts), key=loads.__getitem__)
+        shares[part].append(place)
+        loads[part] += lengths[place]
+    return [sorted(share) for share in shares]
+
+
+class StepBatches:
+    """The micro-batches of one rank: item n is micro-batch n % accumulation of step n // accumulation."""
+
+    def __init__(
+        self,
+        dataset: DialogueDataset,
+        dialogues_per_step: int,
+        accumulation: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size or accumulation < 1:
+            raise ValueError(f"rank {rank} of {world_size} with accumulation {accumulation} is not possible")
+        split_step([1] * dialogues_per_step, world_size * accumulation)  # fails now rather than in a worker
+        self.dataset, self.dialogues_per_step = dataset, dialogues_per_step
+        self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
+
+    def indices(self, number: int) -> list[int]:
+        """The indices of the stream in one micro-batch."""
+        step, micro = divmod(number, self.accumulation)
+        whole = self._step(step)
+        shares = split_step(self.dataset.lengths(whole), self.world_size * self.accumulation)
+        return [whole[place] for place in shares[self.rank * self.accumulation + micro]]
+
+    def __getitem__(self, number: int) -> PackedBatch:
+        """A packed micro-batch that knows the targets of its whole step."""
+        examples = [self.dataset[index] for index in self.indices(number)]
+        return pack(examples, self.dataset.num_targets(self._step(number // self.accumulation)))
+
+    def _step(self, step: int) -> range:
+        return range(step * self.dialogues_per_step, (step + 1) * self.dialogues_per_step)
+
+
+class StoreBatches:
+    """The batches of one rank over whole stores, each dialogue once over all ranks, as many batches on every rank.
+
+    Raises:
+        ValueError: fewer dialogues than ranks.
+    """
+
+    def __init__(self, datasets: Sequence[StoreDataset], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.datasets = tuple(datasets)
+        places = [(number, row) for number, dataset in enumerate(self.datasets) for row in range(len(dataset))]
+        if len(places) < world_size or batch_size < 1:
+            raise ValueError(
+                f"{len(places)} dialogues cannot be shared by {world_size} ranks in batches of {batch_size}"
+            )
+        count = min(-(-len(places) // (batch_size * world_size)), len(places) // world_size)
+        self._batches = [
+            [places[place] for place in np.array_split(batch, world_size)[rank]]
+            for batch in np.array_split(np.arange(len(places)), count)
+        ]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> PackedBatch:
+        """A packed batch; the loss over the whole set is the sum over batches divided by the sum of targets."""
+        return pack([self.datasets[dataset][row] for dataset, row in self._batches[number]])
+
+
+class DialogueModule(LightningDataModule):
+    """The data of a run.
+
+    Args:
+        dataset: the stream to train on.
+        dialogues_per_step: B, over all ranks and micro-batches.
+        max_steps: steps of the run.
+        val: stores to validate on, together.
+        val_batch_size: dialogues of a validation batch.
+        num_workers: processes that prepare batches; 0 for none.
+        start_step: the first step to train, the whole of the data's state.
+    """
+
+    def __init__(
+        self,
+        dataset: DialogueDataset,
+        dialogues_per_step: int,
+        max_steps: int,
+        val: Sequence[StoreDataset] = (),
+        val_batch_size: int = 8,
+        num_workers: int = 0,
+        start_step: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.dialogues_per_step, self.max_steps = dataset, dialogues_per_step, max_steps
+        self.val, self.val_batch_size = tuple(val), val_batch_size
+        self.num_workers, self.start_step = num_workers, start_step
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Micro-batches of this rank from `start_step` to the end of the run."""
+        accumulation, rank, world_size = 1, 0, 1
+        if self.trainer is not None:
+            accumulation = self.trainer.accumulate_grad_batches
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        batches = StepBatches(self.dataset, self.dialogues_per_step, accumulation, rank, world_size)
+        return make_loader(
+            batches, range(self.start_step * accumulation, self.max_steps * accumulation), self.num_workers
+        )
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of this rank over all validation stores."""
+        if not self.val:
+            return []
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        batches = StoreBatches(self.val, self.val_batch_size, rank, world_size)
+        return make_loader(batches, range(len(batches)), self.num_workers)
+
+    def passes(self, steps: int) -> Mapping[str, float]:
+        """How often each source will have been walked through after so many steps."""
+        passes = self.dataset.mixture.passes(steps * self.dialogues_per_step)
+        return dict(zip(self.dataset.names, passes, strict=True))
+
+
+def make_loader(batches: StepBatches | StoreBatches, numbers: range, num_workers: int = 0) -> DataLoader[Any]:
+    """A loader of the batches with these numbers, in order. A `DataError` in a worker arrives as itself."""
+    return _Loader(
+        _Caught(batches.__getitem__),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbers,
+        num_workers=num_workers,
+        collate_fn=_same,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _Caught:
+    """Hands a `DataError` over as a value: torch's workers would make it a RuntimeError with a traceback for a text."""
+
+    def __init__(self, get: Callable[[int], PackedBatch]) -> None:
+        self.get = get
+
+    def __getitem__(self, number: int) -> PackedBatch | DataError:
+        try:
+            return self.get(number)
+        except DataError as error:
+            return error
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[PackedBatch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _same(item: T) -> T:
+    return item

@@ -1,0 +1,129 @@
+"""Every fault of a store at once, and the length of every dialogue, before the first step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnichat.audio import SAMPLE_RATE, audio_ref, load_audio
+from omnichat.data.store import Store
+from omnichat.dialogue import AudioRef, DataError, Dialogue
+from omnichat.prompt import Prompt, Tokens
+
+Overlong = Literal["error", "drop_dialogue"]
+OVERLONG: tuple[Overlong, ...] = ("error", "drop_dialogue")
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a store holds, R usable dialogues of it.
+
+    Attributes:
+        store: the dialogues.
+        rows: (R,) int64, rows of the usable dialogues.
+        lengths: (R,) int32, tokens of each.
+        targets: (R,) int32, tokens of each that count in the loss.
+        seconds: (R,) float32, audio of each that is heard.
+        faults: what is broken, in the order of the file.
+        dropped: dialogues over the limit that the policy leaves out, each named.
+    """
+
+    store: Store
+    rows: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    seconds: NDArray[np.float32]
+    faults: tuple[DataError, ...]
+    dropped: tuple[DataError, ...]
+
+
+def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: bool = False) -> Scan:
+    """Read every line and the header of every user turn's audio, and render every dialogue.
+
+    Args:
+        store: the dialogues.
+        prompt: renders them; its `max_tokens` is the limit.
+        overlong: whether a dialogue over the limit is a fault or is left out and named.
+        decode: decode all audio too, which finds broken and non-finite samples behind a sound header.
+    """
+    if overlong not in OVERLONG:
+        raise ValueError(f"overlong {overlong!r} is not one of {', '.join(OVERLONG)}")
+    usable: list[tuple[int, int, int, float]] = []
+    faults: list[DataError] = []
+    dropped: list[DataError] = []
+    first_rows: dict[str, int] = {}
+    for row in range(len(store)):
+        try:
+            dialogue = store[row]
+            first = first_rows.setdefault(dialogue.id, row)
+            if first != row:
+                message = f"id {dialogue.id!r} is that of {store.place(first)} too; give each dialogue its own"
+                raise DataError("duplicate_id", message, store.place(row))
+            if prompt.input != "text":
+                _check_audio(dialogue, store.place(row), decode)
+            tokens = _render(prompt, dialogue, store.place(row))
+        except DataError as error:
+            (dropped if error.reason == "too_long" and overlong == "drop_dialogue" else faults).append(error)
+            continue
+        seconds = sum(slot.audio.num_samples for slot in tokens.slots) / SAMPLE_RATE
+        usable.append((row, len(tokens.ids), tokens.num_targets, seconds))
+    columns = list(zip(*usable, strict=True)) or [(), (), (), ()]
+    return Scan(
+        store,
+        rows=np.array(columns[0], dtype=np.int64),
+        lengths=np.array(columns[1], dtype=np.int32),
+        targets=np.array(columns[2], dtype=np.int32),
+        seconds=np.array(columns[3], dtype=np.float32),
+        faults=tuple(faults),
+        dropped=tuple(dropped),
+    )
+
+
+def raise_faults(faults: Sequence[DataError]) -> None:
+    """Raise all faults as one error that names the first 20; nothing where there are none.
+
+    Raises:
+        DataError: the fault itself where there is one; `bad_data` where there are several.
+    """
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        lines = [str(fault) for fault in faults[:SHOWN]]
+        lines += [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise DataError("bad_data", "\n  ".join([f"{len(faults)} faults in the data:", *lines]))
+
+
+def check_audio(ref: AudioRef, decode: bool = False) -> None:
+    """Raise what is wrong with a stretch of an audio file, by its header or by decoding it.
+
+    Raises:
+        DataError: see `omnichat.audio.load_audio`.
+    """
+    if decode:
+        load_audio(ref)
+        return
+    there = audio_ref(ref.path).num_samples
+    if ref.start + ref.num_samples > there + 2:  # resampling may round a length by a sample
+        message = (
+            f"{ref.num_samples} samples at 16 kHz from {ref.start} are asked for, the file holds {there}; copy it again"
+        )
+        raise DataError("truncated", message, ref.path)
+
+
+def _check_audio(dialogue: Dialogue, place: str, decode: bool) -> None:
+    for number, turn in enumerate(dialogue.turns):
+        if turn.role == "user" and turn.audio is not None:
+            try:
+                check_audio(turn.audio, decode)
+            except DataError as error:
+                raise error.at(f"{place}: dialogue {dialogue.id!r}: turn {number}") from None
+
+
+def _render(prompt: Prompt, dialogue: Dialogue, place: str) -> Tokens:
+    try:
+        return prompt.render(dialogue)
+    except DataError as error:
+        raise error.at(place) from None

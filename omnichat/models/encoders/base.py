@@ -1,0 +1,160 @@
+"""What the three encoders share: the trainable net's interface, and the frozen encoder around it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from omnichat.audio import (
+    FRAME_RATE,
+    MIN_SAMPLES,
+    PIECE,
+    SAMPLE_RATE,
+    num_frames,
+    pieces,
+)
+
+FRAMES_PER_PIECE = num_frames(PIECE)
+# Ours: a group of clips is padded by at most a quarter, and holds at most two minutes of audio. emotion2vec's first
+# convolution alone makes 200 MB of float32 out of 30 s.
+MAX_PADDING = 0.25
+MAX_SECONDS = 120
+
+
+def valid_positions(lengths: Tensor, size: int) -> Tensor:
+    """(A,) lengths -> (A, size) bool, True before each length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class EncoderNet(nn.Module, ABC):
+    """An encoder's network, trainable, with upstream's parameter names.
+
+    Attributes:
+        dim: width D of its frames.
+        min_samples: what a shorter clip is zero-padded to for the computation; its frame count stays its own.
+        pads_to: samples every clip is padded to whatever its length, 0 where it is not.
+    """
+
+    dim: int
+    min_samples: int
+    pads_to: int = 0
+
+    @abstractmethod
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of up to 30 s; 0 where it is too short for one."""
+
+    @abstractmethod
+    def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(A, S) float32 waveforms at 16 kHz, (A,) samples -> (A, num_frames(S), D), (A,) int64 frame counts.
+
+        Differentiable. A clip's frames do not depend on what it is batched or padded with; frames beyond a
+        clip's count are zero.
+        """
+
+
+class _Piece(NamedTuple):
+    clip: int
+    start: int  # samples
+    length: int
+
+
+class Encoder(nn.Module):
+    """A frozen net: always in evaluation mode, without gradients, for clips of any length and any batch.
+
+    Attributes:
+        name: `whisper`, `emotion2vec` or `beats`.
+        dim: width D of its frames.
+        frame_rate: frames a second.
+        options: what it was loaded with, for those who keep its frames.
+    """
+
+    frame_rate = float(FRAME_RATE)
+
+    def __init__(self, name: str, net: EncoderNet, options: Mapping[str, Any] | None = None) -> None:
+        """Freezes `net`."""
+        super().__init__()
+        self.name = name
+        self.dim = net.dim
+        self.options = dict(options or {})
+        self.net = net.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Does nothing: a frozen encoder stays in evaluation mode whatever its surroundings do."""
+        return self
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of any length, by this encoder's own count; 30 s pieces start at multiples of 1,500."""
+        whole, tail = divmod(num_samples, PIECE)
+        if whole and tail < MIN_SAMPLES:
+            whole, tail = whole - 1, PIECE
+        return whole * FRAMES_PER_PIECE + self.net.num_frames(tail)
+
+    @torch.no_grad()
+    def forward(self, waves: Tensor, wave_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(A, S) float32 waveforms at 16 kHz, (A,) lengths in samples -> (A, N, D), (A,) int64 frame counts.
+
+        N is the largest count; frames beyond a clip's own count are zero. A clip beyond 30 s is encoded in pieces
+        of 30 s, each placed at its multiple of 1,500 frames (what a piece lacks of them is zero).
+
+        Raises:
+            ValueError: where shapes, types or lengths do not fit, a clip is shorter than 160 samples, or a sample
+                is NaN or infinite.
+        """
+        lengths = self._checked(waves, wave_lengths)
+        counts = [self.num_frames(length) for length in lengths]
+        frames: Tensor | None = None
+        for group in self._groups([_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]):
+            batch = waves.new_zeros(len(group), group[0].length, dtype=torch.float32)
+            for row, (clip, start, length) in enumerate(group):
+                batch[row, :length] = waves[clip, start : start + length]
+            encoded, _ = self.net(batch, torch.tensor([piece.length for piece in group], device=waves.device))
+            if frames is None:
+                frames = encoded.new_zeros(len(lengths), max(counts), self.dim)
+            for row, (clip, start, length) in enumerate(group):
+                first, count = start // PIECE * FRAMES_PER_PIECE, self.net.num_frames(length)
+                frames[clip, first : first + count] = encoded[row, :count]
+        if frames is None:
+            frames = waves.new_zeros(0, 0, self.dim)
+        return frames, torch.tensor(counts, dtype=torch.int64, device=waves.device)
+
+    def _groups(self, all_pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+        """Pieces of similar length, longest first: a batch of unequal clips costs little more than its audio."""
+
+        def cost(piece: _Piece) -> int:
+            return max(piece.length, self.net.pads_to, self.net.min_samples)
+
+        group: list[_Piece] = []
+        for piece in sorted(all_pieces, key=lambda piece: -piece.length):
+            if group:
+                longest = cost(group[0])
+                full = (len(group) + 1) * longest > MAX_SECONDS * SAMPLE_RATE
+                if full or cost(piece) < (1 - MAX_PADDING) * longest:
+                    yield group
+                    group = []
+            group.append(piece)
+        if group:
+            yield group
+
+    def _checked(self, waves: Tensor, wave_lengths: Tensor) -> list[int]:
+        if waves.dim() != 2 or not waves.is_floating_point():
+            raise ValueError(
+                f"{self.name} takes (clips, samples) float waveforms in +-1, not {tuple(waves.shape)} {waves.dtype}"
+            )
+        if wave_lengths.shape != waves.shape[:1] or wave_lengths.is_floating_point():
+            raise ValueError(
+                f"{self.name} takes one whole number of samples for each of {len(waves)} clips, "
+                f"not {tuple(wave_lengths.shape)} {wave_lengths.dtype}"
+            )
+        lengths: list[int] = wave_lengths.tolist()
+        for clip, length in enumerate(lengths):
+            if not MIN_SAMPLES <= length <= waves.shape[1]:
+                raise ValueError(
+                    f"clip {clip} is said to have {length} samples: a clip needs at least {MIN_SAMPLES}, "
+                    f"and the batch holds {waves.shape[1]}"
+                )
+        finite = (waves.isfinite() | ~valid_positions(wave_lengths, waves.shape[1])).all(dim=1)
+        if not finite.all():
+            raise ValueError(f"clips {(~finite).nonzero()[:, 0].tolist()} hold NaN or infinite samples")
+        return lengths

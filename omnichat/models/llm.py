@@ -1,0 +1,260 @@
+"""The language model: any Llama-architecture causal LM of transformers, packed training, cached decoding.
+
+Shapes: T tokens of all dialogues end to end, B dialogues, D width, V vocabulary, n targets.
+"""
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+PACKED = "omnichat_packed"
+LOSS_ROWS = 1024  # logits held at a time: 1024 x 128,256 x (2 + 4) bytes = 0.8 GB for Llama-3
+
+# torch 2.10 says is_causal where later versions say window_size, and 2.12 learnt grouped heads.
+_VARLEN_OPTIONS = inspect.signature(varlen_attn).parameters
+_VARLEN_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _VARLEN_OPTIONS else {"is_causal": True}
+_VARLEN_GROUPED = "enable_gqa" in _VARLEN_OPTIONS
+
+
+def load_llm(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    """A frozen language model from a local Hugging Face folder; nothing is downloaded.
+
+    Its attention understands packed input (`packed_hidden`), and the usual padding masks.
+
+    Raises:
+        ValueError: the folder, config, tokenizer or weights are missing or damaged, the weights do not fit the config,
+            the tokenizer does not fit the model, or the architecture is not Llama's; names the file and the cure.
+    """
+    folder = Path(folder)
+    _check_folder(folder)
+    try:
+        llm, info = LlamaForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=PACKED,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # only to hear all faults at once; they are refused below
+            output_loading_info=True,
+        )
+        tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    except Exception as error:  # safetensors, tokenizers and transformers each raise their own kinds, even plain Exception
+        raise ValueError(f"{folder}: cannot be loaded ({error}); copy the model's folder again") from None
+    wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]}
+    if wrong:
+        raise ValueError(f"{folder}: the weights do not fit config.json: "
+                         + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items()))
+    if tokens > llm.config.vocab_size:
+        raise ValueError(f"{folder}: tokenizer.json knows {tokens} tokens, the model {llm.config.vocab_size}; "
+                         "use the tokenizer that belongs to the model")
+    return llm.requires_grad_(False).eval()
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; point model.llm.checkpoint to a Hugging Face folder of a Llama model")
+    needed = {"config.json": ("config.json",), "tokenizer.json": ("tokenizer.json",),
+              "weights": ("model.safetensors", "model.safetensors.index.json")}
+    missing = [f"{what} ({' or '.join(names)})" if len(names) > 1 else what
+               for what, names in needed.items() if not any((folder / name).is_file() for name in names)]
+    if missing:
+        raise ValueError(f"{folder}: lacks {', '.join(missing)}; copy the model's whole folder")
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / 'config.json'}: is not a JSON object ({error}); copy it again") from None
+    if kind != "llama":
+        raise ValueError(f"{folder}: model_type is {kind!r}; only the Llama architecture ('llama') is supported")
+
+
+def add_lora(llm: nn.Module, rank: int, alpha: float, dropout: float = 0.0, targets: Sequence[str] = ("q_proj", "v_proj")) -> None:
+    """Add LoRA to the named linear layers of `llm` in place; the adapters become its only trainable parameters.
+
+    Adapters are kept in float32 whatever the model's dtype: AdamW's small steps vanish in bfloat16.
+
+    Raises:
+        ValueError: `rank` below 1, or a name that no linear layer has; PEFT itself passes over those in silence as long
+            as one matches.
+    """
+    # The output layer stays frozen: `target_losses` counts on it.
+    linear = {name.rsplit(".", 1)[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)} - {"lm_head"}
+    unknown = sorted(set(targets) - linear)
+    if unknown or not targets:
+        raise ValueError(f"LoRA targets {', '.join(unknown) or '(none)'}: the model's linear layers are {', '.join(sorted(linear))}")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none")
+    inject_adapter_in_model(config, llm)
+    for name, parameter in llm.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def packed_hidden(llm: LlamaForCausalLM, embeds: Tensor, positions: Tensor, starts: Tensor, max_length: int) -> Tensor:
+    """Last hidden states (T, D) of B dialogues lying end to end; attention never crosses from one to another.
+
+    No cache and no mask may be passed: with either of them transformers takes the row for one long dialogue.
+
+    Args:
+        llm: from `load_llm`.
+        embeds: (T, D).
+        positions: (T,), from 0 in each dialogue.
+        starts: (B + 1,) int32, cumulative lengths.
+        max_length: tokens of the longest dialogue.
+    """
+    output = llm.model(
+        inputs_embeds=embeds[None],
+        position_ids=positions[None],
+        attention_mask=None,
+        use_cache=False,
+        cu_seq_lens_q=starts,
+        cu_seq_lens_k=starts,
+        max_length_q=max_length,
+        max_length_k=max_length,
+    )
+    return output.last_hidden_state[0]
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int = 0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each dialogue of a packed row: query (1, heads, T, d), key and value (1, kv heads, T, d).
+
+    A dense block-diagonal mask would cost T x T. Instead: one flash call for all dialogues on CUDA in half precision,
+    else a call for each. Without `cu_seq_lens_q` this is transformers' own SDPA attention.
+    """
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    grouped = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        options = dict(_VARLEN_CAUSAL)
+        if grouped and _VARLEN_GROUPED:
+            options["enable_gqa"] = True
+        elif grouped:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        rows = [x[0].transpose(0, 1).contiguous() for x in (query, key, value)]
+        attended = varlen_attn(*rows, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **options)
+        return attended[None], None
+    lengths = cu_seq_lens_q.diff().tolist()
+    parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
+    attended = torch.cat([
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped) for q, k, v in parts
+    ], dim=2)
+    return attended.transpose(1, 2), None
+
+
+def packed_mask(q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """No mask for a row without padding, whose attention is causal anyway; else transformers' SDPA mask."""
+    if attention_mask is None and q_length == kv_length:
+        return None
+    return sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **kwargs)
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, packed_mask)
+
+
+class _FrozenHeadCrossEntropy(torch.autograd.Function):
+    """Cross entropy behind a frozen output layer, a few rows of logits at a time.
+
+    Each row's gradient is a scalar times softmax(logits) - onehot, taken back through the layer, so it is computed
+    while the logits are at hand; what is kept for the backward is (n, D) instead of (n, V).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        losses, gradients = [], []
+        for rows, wanted in zip(hidden.split(LOSS_ROWS), targets.split(LOSS_ROWS), strict=True):
+            logits = F.linear(rows, weight).float()
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            losses.append((normaliser - logits.gather(1, wanted[:, None]))[:, 0])
+            if ctx.needs_input_grad[0]:
+                gradient = logits.sub_(normaliser).exp_()
+                gradient.scatter_add_(1, wanted[:, None], gradient.new_full((len(wanted), 1), -1.0))
+                gradients.append((gradient.to(weight.dtype) @ weight).to(hidden.dtype))
+        ctx.save_for_backward(*gradients)
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        gradient = torch.cat(ctx.saved_tensors)
+        return gradient * upstream[0][:, None].to(gradient.dtype), None, None
+
+
+def target_losses(llm: LlamaForCausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy (n,) in float32 of targets (n,) predicted from hidden states (n, D), both of target positions only."""
+    weight = llm.lm_head.weight
+    assert not weight.requires_grad, "the output layer is frozen; its own gradient is not computed here"
+    losses: Tensor = _FrozenHeadCrossEntropy.apply(hidden, weight, targets)
+    return losses
+
+
+class Session:
+    """Dialogues decoded side by side, their keys and values kept: what was read once is not read again.
+
+    Rows of different length are padded on the left and masked, so that every row gets what it would get alone.
+    """
+
+    def __init__(self, llm: LlamaForCausalLM) -> None:
+        self.llm = llm
+        self.cache = DynamicCache(config=llm.config)
+        self.mask: Tensor | None = None  # (B, cached tokens): 0 at padding
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row that the cache holds."""
+        return self.cache.get_seq_length()
+
+    @torch.no_grad()
+    def extend(self, embeds: Sequence[Tensor]) -> Tensor:
+        """Read on: embeddings (T, D) for each of the B rows, T >= 1 -> logits (B, V) of what comes next, float32."""
+        lengths = torch.tensor([len(row) for row in embeds], device=embeds[0].device)
+        padded = pad_sequence(list(embeds), batch_first=True, padding_side="left").to(self.llm.dtype)
+        mask = (torch.arange(padded.shape[1], device=padded.device) >= padded.shape[1] - lengths[:, None]).long()
+        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
+        output = self.llm.model(
+            inputs_embeds=padded,
+            attention_mask=self.mask,
+            position_ids=(self.mask.cumsum(1) - 1).clamp(min=0)[:, -padded.shape[1]:],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return self.llm.lm_head(output.last_hidden_state[:, -1]).float()
+
+    @torch.no_grad()
+    def reply(self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int) -> list[list[int]]:
+        """Read on, then write the likeliest token at each step, up to and with `stop_id` or `max_new_tokens`.
+
+        The last token written by the longest row is not in the cache yet: a dialogue goes on with `extend` from it.
+        """
+        written: list[list[int]] = [[] for _ in embeds]
+        logits = self.extend(embeds)
+        while True:
+            tokens = logits.argmax(-1)
+            for row, token in zip(written, tokens.tolist(), strict=True):
+                if not row or row[-1] != stop_id:
+                    row.append(token)
+            if len(max(written, key=len)) >= max_new_tokens or all(row[-1] == stop_id for row in written):
+                return written
+            logits = self.extend(list(self.llm.model.embed_tokens(tokens)[:, None]))

@@ -1,0 +1,376 @@
+"""Tiny checkpoints in the upstream file formats: trained nets written as their upstream would, or random ones.
+
+`python -m data_prep.tiny_weights` makes the shipped `checkpoints/tiny` with these writers; `recipe=smoke` and the
+tests take random weights. Tensors are stored in float16, as openai-whisper stores its own.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from omnichat.dialogue import STYLE_VALUES
+from omnichat.models.encoders.beats import BeatsConfig, BeatsNet
+from omnichat.models.encoders.emotion2vec import Emotion2vecConfig, Emotion2vecNet
+from omnichat.models.encoders.whisper import WhisperDims, WhisperEncoderNet
+
+# Llama-3.1's special tokens in the order of its tokenizer.json; the rest of its 256, all reserved, are left out.
+SPECIAL_TOKENS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>",
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_2|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|python_tag|>",
+)
+# Llama-3's split: contractions, words with the character before them, up to three digits, punctuation, white space.
+_SPLIT = "|".join(
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+NUM_BYTES = 256  # a byte-level vocabulary begins with one token per byte
+
+# FunASR's tokens.txt of emotion2vec_plus: the classes of `proj`, in order.
+EMOTION2VEC_LABELS = (
+    "生气/angry",
+    "厌恶/disgusted",
+    "恐惧/fearful",
+    "开心/happy",
+    "中立/neutral",
+    "其他/other",
+    "难过/sad",
+    "吃惊/surprised",
+    "<unk>",
+)
+CONV_LAYERS = ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)  # kernels and strides are emotion2vec's own
+
+
+def write_random_checkpoints(
+    folder: Path | str,
+    seed: int = 0,
+    width: int = 32,
+    layers: int = 1,
+    heads: int = 4,
+    vocab_size: int = 512,
+    texts: Iterable[str] | None = None,
+) -> dict[str, Path]:
+    """Random weights for every part of a model: {whisper, emotion2vec, beats, llama} -> path, all below `folder`.
+
+    Args:
+        folder: made where it is missing.
+        seed: of the weights; the caller's random state is left alone.
+        width: of every net; a multiple of 16, emotion2vec's number of convolution groups.
+        layers: Transformer layers of every net (emotion2vec: of the prenet and of the blocks).
+        heads: attention heads; the Llama has half as many key-value heads.
+        vocab_size: of the tokenizer, at most; fewer where `texts` hold fewer pairs to merge.
+        texts: what the tokenizer is trained on; by default the words every prompt is made of.
+
+    Raises:
+        ValueError: a size that cannot be.
+    """
+    if width % 16 or width % heads or heads % 2:
+        raise ValueError(f"width={width} must be a multiple of 16 and of heads={heads}, and heads must be even")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {
+        "whisper": folder / "whisper.pt",
+        "emotion2vec": folder / "emotion2vec",
+        "beats": folder / "beats.pt",
+        "llama": folder / "llama",
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        write_whisper(paths["whisper"], WhisperEncoderNet(WhisperDims(80, width, heads, layers)))
+        write_emotion2vec(paths["emotion2vec"], Emotion2vecNet(emotion2vec_config(width, heads, layers, layers)))
+        write_beats(paths["beats"], BeatsNet(beats_config(width, heads, layers)))
+        tokenizer = write_tokenizer(paths["llama"], texts or default_texts(), vocab_size)
+        write_llama(paths["llama"], LlamaForCausalLM(llama_config(tokenizer, width, heads, layers)))
+    return paths
+
+
+def default_texts() -> list[str]:
+    """The words every prompt is made of: roles, and style values as they are rendered."""
+    return ["system user assistant unknown", *(f"({', '.join(values)}): " for values in STYLE_VALUES.values())]
+
+
+def emotion2vec_config(
+    width: int,
+    heads: int,
+    prenet_depth: int,
+    depth: int,
+    conv_layers: tuple[tuple[int, int, int], ...] = CONV_LAYERS,
+) -> Emotion2vecConfig:
+    """A small emotion2vec; kernels, strides and positional convolutions as upstream's."""
+    return Emotion2vecConfig(
+        embed_dim=width, depth=depth, num_heads=heads, prenet_depth=prenet_depth, conv_layers=conv_layers
+    )
+
+
+def beats_config(width: int, heads: int, layers: int, classes: int = 0) -> BeatsConfig:
+    """A small BEATs with the switches of the iter3+ checkpoints; with `classes`, a fine-tuned one."""
+    return BeatsConfig(
+        embed_dim=width,
+        encoder_layers=layers,
+        encoder_embed_dim=width,
+        encoder_ffn_embed_dim=4 * width,
+        encoder_attention_heads=heads,
+        deep_norm=True,
+        conv_pos=128,
+        conv_pos_groups=16,
+        relative_position_embedding=True,
+        num_buckets=320,
+        max_distance=800,
+        gru_rel_pos=True,
+        finetuned_model=classes > 0,
+        predictor_class=classes or 527,
+    )
+
+
+def llama_config(tokenizer: Tokenizer, width: int, heads: int, layers: int, **options: Any) -> LlamaConfig:
+    """A small Llama of the 3rd generation: grouped heads, RoPE of base 500,000; `options` replace any of it."""
+    defaults: dict[str, Any] = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500_000.0,
+        "bos_token_id": tokenizer.token_to_id("<|begin_of_text|>"),
+        "eos_token_id": tokenizer.token_to_id("<|eot_id|>"),
+        "tie_word_embeddings": False,
+    }
+    return LlamaConfig(**(defaults | options))
+
+
+def write_whisper(path: Path | str, net: WhisperEncoderNet) -> None:
+    """An openai-whisper `.pt` file: `dims`, the encoder, and a random text decoder, which no upstream file lacks."""
+    dims = {
+        "n_mels": net.dims.n_mels,
+        "n_audio_ctx": net.dims.n_audio_ctx,
+        "n_audio_state": net.dims.n_audio_state,
+        "n_audio_head": net.dims.n_audio_head,
+        "n_audio_layer": net.dims.n_audio_layer,
+        "n_vocab": 64,
+        "n_text_ctx": 8,
+        "n_text_state": net.dims.n_audio_state,
+        "n_text_head": net.dims.n_audio_head,
+        "n_text_layer": 1,
+    }
+    encoder = {f"encoder.{name}": tensor for name, tensor in net.state_dict().items()}
+    torch.save({"dims": dims, "model_state_dict": _half(encoder | _whisper_decoder(dims))}, path)
+
+
+def write_emotion2vec(folder: Path | str, net: Emotion2vecNet, classifier: nn.Linear | None = None) -> None:
+    """An emotion2vec_plus folder as FunASR ships it: `config.yaml`, `configuration.json`, `tokens.txt`, `model.pt`.
+
+    `classifier` is upstream's `proj`, from the mean of a clip's frames to the 9 labels; random by default.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    classifier = nn.Linear(net.dim, len(EMOTION2VEC_LABELS)) if classifier is None else classifier
+    weights = {f"d2v_model.{name}": tensor for name, tensor in net.state_dict().items()}
+    weights |= {f"proj.{name}": tensor for name, tensor in classifier.state_dict().items()}
+    torch.save({"model": _half(weights)}, folder / "model.pt")
+    OmegaConf.save(OmegaConf.create(_emotion2vec_yaml(net.config)), folder / "config.yaml")
+    metas = {"init_param": "model.pt", "config": "config.yaml", "tokenizer_conf": {"token_list": "tokens.txt"}}
+    about = {
+        "framework": "pytorch",
+        "task": "emotion-recognition",
+        "model": {"type": "funasr"},
+        "file_path_metas": metas,
+    }
+    (folder / "configuration.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / "tokens.txt").write_text("\n".join(EMOTION2VEC_LABELS) + "\n", encoding="utf-8")
+
+
+def write_beats(path: Path | str, net: BeatsNet, labels: Iterable[str] = ()) -> None:
+    """A unilm BEATs `.pt` file: `cfg`, `model`, and for a fine-tuned net `label_dict`."""
+    cfg = asdict(net.config) | {
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "encoder_layerdrop": 0.0,
+        "dropout_input": 0.0,
+        "layer_wise_gradient_decay_ratio": 1.0,
+        "predictor_dropout": 0.0,
+    }
+    content: dict[str, Any] = {"cfg": cfg, "model": _half(net.state_dict())}
+    if net.config.finetuned_model:
+        content["label_dict"] = dict(enumerate(labels))
+    torch.save(content, path)
+
+
+def write_llama(folder: Path | str, llm: LlamaForCausalLM) -> None:
+    """`config.json` and `model.safetensors` of a Hugging Face folder; `llm` itself is left as it is."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(llm.config)
+    config.dtype, config.architectures = torch.float16, ["LlamaForCausalLM"]
+    config.save_pretrained(folder)
+    save_file(_half(llm.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_tokenizer(folder: Path | str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a Llama-3 style tokenizer on `texts` and write `tokenizer.json` and `tokenizer_config.json`.
+
+    Byte-level BPE behind Llama-3's split, so that any text has tokens; the special tokens come last, as Llama-3's do.
+
+    Raises:
+        ValueError: `vocab_size` has no room for the bytes and the special tokens.
+    """
+    num_pieces = vocab_size - len(SPECIAL_TOKENS)
+    if num_pieces < NUM_BYTES:
+        raise ValueError(
+            f"vocab_size={vocab_size} must be at least {NUM_BYTES + len(SPECIAL_TOKENS)}: bytes and special tokens"
+        )
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=num_pieces, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL_TOKENS])
+    begin = SPECIAL_TOKENS[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A",
+        pair=f"{begin} $A {begin}:1 $B:1",
+        special_tokens=[(begin, tokenizer.token_to_id(begin))],
+    )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    about = {
+        "bos_token": begin,
+        "eos_token": "<|eot_id|>",
+        "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return tokenizer
+
+
+def _half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached float16 copies; a cast beyond float16's range would be silent, so it is refused."""
+    halves = {name: tensor.detach().to("cpu", torch.float16, copy=True).contiguous() for name, tensor in state.items()}
+    wrong = [name for name, tensor in halves.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise ValueError(f"not finite in float16: {', '.join(wrong)}")
+    return halves
+
+
+def _whisper_decoder(dims: Mapping[str, int]) -> dict[str, Tensor]:
+    """Random weights with the names and shapes of whisper/model.py TextDecoder."""
+    width = dims["n_text_state"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "positional_embedding": (dims["n_text_ctx"], width),
+        "token_embedding.weight": (dims["n_vocab"], width),
+        "ln.weight": (width,),
+        "ln.bias": (width,),
+    }
+    for block in (f"blocks.{number}" for number in range(dims["n_text_layer"])):
+        for attention in ("attn", "cross_attn"):
+            for name in ("query", "key", "value", "out"):
+                shapes[f"{block}.{attention}.{name}.weight"] = (width, width)
+                if name != "key":
+                    shapes[f"{block}.{attention}.{name}.bias"] = (width,)
+            shapes |= {f"{block}.{attention}_ln.weight": (width,), f"{block}.{attention}_ln.bias": (width,)}
+        shapes |= {f"{block}.mlp.0.weight": (4 * width, width), f"{block}.mlp.0.bias": (4 * width,)}
+        shapes |= {f"{block}.mlp.2.weight": (width, 4 * width), f"{block}.mlp.2.bias": (width,)}
+        shapes |= {f"{block}.mlp_ln.weight": (width,), f"{block}.mlp_ln.bias": (width,)}
+    return {f"decoder.{name}": 0.02 * torch.randn(shape) for name, shape in shapes.items()}
+
+
+def _emotion2vec_yaml(config: Emotion2vecConfig) -> dict[str, Any]:
+    """FunASR's config.yaml: what shapes the network, and what its model class reads without a default of its own."""
+    dropouts = ("encoder_dropout", "post_mlp_drop", "attention_dropout", "activation_dropout", "dropout_input")
+    drop_path = {"start_drop_path_rate": 0.0, "end_drop_path_rate": 0.0}
+    masking = (
+        "mask_noise_std",
+        "mask_prob",
+        "mask_prob_adjust",
+        "keep_masked_pct",
+        "mask_dropout",
+        "mask_channel_prob",
+    )
+    audio = {
+        "type": "AUDIO",
+        "prenet_depth": config.prenet_depth,
+        "prenet_layerdrop": 0.0,
+        "prenet_dropout": 0.0,
+        **drop_path,
+        **dict.fromkeys(masking, 0.0),
+        "num_extra_tokens": config.num_extra_tokens,
+        "init_extra_token_zero": True,
+        "ema_local_encoder": False,
+        "local_grad_mult": 1.0,
+        "use_alibi_encoder": True,
+        "alibi_scale": config.alibi_scale,
+        "alibi_max_pos": None,
+        "learned_alibi": False,
+        "learned_alibi_scale": True,
+        "learned_alibi_scale_per_head": config.learned_alibi_scale_per_head,
+        "learned_alibi_scale_per_layer": False,
+        "num_alibi_heads": config.num_heads,
+        "model_depth": config.depth,
+        "decoder": None,
+        "extractor_mode": "layer_norm",
+        "feature_encoder_spec": " + ".join(f"[{layer}]" for layer in config.conv_layers),
+        "conv_pos_width": config.conv_pos_width,
+        "conv_pos_groups": config.conv_pos_groups,
+        "conv_pos_depth": config.conv_pos_depth,
+        "conv_pos_pre_ln": False,
+    }
+    model = {
+        "depth": config.depth,
+        **drop_path,
+        "num_heads": config.num_heads,
+        "norm_eps": config.norm_eps,
+        "norm_affine": config.norm_affine,
+        **dict.fromkeys(dropouts, 0.0),
+        "layerdrop": 0.0,
+        "embed_dim": config.embed_dim,
+        "mlp_ratio": config.mlp_ratio,
+        "layer_norm_first": False,
+        "end_of_block_targets": False,
+        "average_top_k_layers": config.depth,
+        "extractor_mode": "layer_norm",
+        "supported_modality": "AUDIO",
+        "normalize": config.normalize,
+        "modalities": {"audio": audio},
+    }
+    return {
+        "model": "Emotion2vec",
+        "model_conf": model,
+        "tokenizer": "CharTokenizer",
+        "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+        "scope_map": ["d2v_model.", "none"],
+    }

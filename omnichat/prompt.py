@@ -1,0 +1,260 @@
+"""A dialogue as the token ids a language model sees, and the model's text as a reply.
+
+Llama-3.1 chat format (model card "Prompt Template"; without its dates, which say nothing about a dialogue):
+`<|begin_of_text|>`, then for each message `<|start_header_id|>role<|end_header_id|>\\n\\n...<|eot_id|>`.
+A user message holds audio slots, one per query of each window, and/or the transcript; an assistant message is
+`(gender, emotion, speed, pitch): words`, the order of the paper's generation prompts (Figs 11-13).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from omnichat.audio import SAMPLE_RATE, WINDOW, num_windows
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Reply, Style, Turn
+
+Input = Literal["speech", "text", "speech+text"]
+INPUTS: tuple[Input, ...] = ("speech", "text", "speech+text")
+
+IGNORE = -100  # torch.nn.functional.cross_entropy's default ignore_index
+NO_TARGET, STYLE_TARGET, CONTENT_TARGET = 0, 1, 2
+UNKNOWN = "unknown"
+
+BEGIN, HEADER, END_HEADER, END = "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+AUDIO = "<|reserved_special_token_0|>"  # only holds the place: its embedding is overwritten by the Mix-Former's
+
+_REPLY = re.compile(r"\s*\(([^()]*)\)\s*:(.*)", re.DOTALL)
+_COLOURS = {STYLE_TARGET: "\033[35m", CONTENT_TARGET: "\033[32m"}
+_MARKS = {STYLE_TARGET: ("«", "»"), CONTENT_TARGET: ("⟦", "⟧")}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Token positions [start, start + length) that one user turn's audio fills."""
+
+    start: int
+    length: int
+    audio: AudioRef
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A rendered dialogue of T tokens.
+
+    Attributes:
+        ids: (T,) int64.
+        labels: (T,) int64; labels[t] is ids[t] where position t is a target, else -100 (the Hugging Face alignment:
+            a target at t is predicted from the hidden state at t - 1).
+        kinds: (T,) uint8; 0 no target, 1 a style target, 2 a content target (words and the end token).
+        slots: the audio of the user turns, in order.
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    slots: tuple[Slot, ...]
+
+    @property
+    def num_targets(self) -> int:
+        """How many tokens count in the loss."""
+        return int(np.count_nonzero(self.kinds))
+
+
+class Prompt:
+    """Renders dialogues and parses replies. Text is tokenised piece by piece, so a label never depends on a neighbour.
+
+    Args:
+        tokenizer: a Llama-3 `tokenizer.json`; the prompt takes it over (no truncation, no padding).
+        window: frames per window of the Mix-Former.
+        queries: audio slots per window.
+        input: what of a user turn the model gets.
+        system: the text of the system message; none where empty.
+        loss_on_first: whether an assistant turn before any user turn counts in the loss.
+        max_tokens: longest dialogue allowed; None for any.
+
+    Raises:
+        ValueError: an option out of range, or a tokenizer without Llama-3's special tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        window: int = WINDOW,
+        queries: int = 1,
+        input: Input = "speech",
+        system: str = "",
+        loss_on_first: bool = False,
+        max_tokens: int | None = None,
+    ) -> None:
+        if window < 1 or queries < 1:
+            raise ValueError(f"window and queries must be at least 1, got window={window}, queries={queries}")
+        if input not in INPUTS:
+            raise ValueError(f"input {input!r} is not one of {', '.join(INPUTS)}")
+        self.tokenizer = tokenizer
+        self.window, self.queries, self.input = window, queries, input
+        self.system, self.loss_on_first, self.max_tokens = system, loss_on_first, max_tokens
+        tokenizer.no_truncation()  # a tokenizer.json may carry either; both would change dialogues silently
+        tokenizer.no_padding()
+        names = (BEGIN, HEADER, END_HEADER, END, AUDIO)
+        found = {name: tokenizer.token_to_id(name) for name in names}
+        self._special: dict[str, int] = {name: token for name, token in found.items() if token is not None}
+        if missing := [name for name in names if name not in self._special]:
+            raise ValueError(f"the tokenizer lacks {', '.join(missing)}; use the tokenizer.json of a Llama-3 model")
+        if parsed := [name for name in names if self._special[name] in self.encode(name)]:
+            raise ValueError(
+                f"the tokenizer reads {', '.join(parsed)} in plain text as control tokens; "
+                "mark them special in tokenizer.json, so that data cannot forge a turn"
+            )
+        self._fixed: dict[str, list[int]] = {}
+
+    @property
+    def stop_id(self) -> int:
+        """The token that ends a turn."""
+        return self._special[END]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; control tokens spelled out in it stay text.
+
+        Raises:
+            DataError: `bad_encoding`.
+        """
+        self.tokenizer.encode_special_tokens = True  # set each time: the flag does not survive pickling
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:  # what tokenizers says of half a surrogate pair, which JSON may spell
+            raise DataError("bad_encoding", "text holds half a surrogate pair; write it as UTF-8 again") from None
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated token ids, without control tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def render(self, dialogue: Dialogue, generation: bool = False) -> Tokens:
+        """The dialogue as tokens; with `generation` only up to the header of the assistant turn to be generated.
+
+        In generation the last turn, if it is the assistant's, gives way to the reply; otherwise the reply follows it.
+        The tokens are then a prefix of those for training.
+
+        Raises:
+            DataError: `no_audio`, `no_text`, `too_short` or `bad_encoding` with the turn; `too_long` with the length
+                and the limit.
+        """
+        turns = dialogue.turns
+        if generation and turns and turns[-1].role == "assistant":
+            turns = turns[:-1]
+        out = _Pieces()
+        out.add([self._special[BEGIN]])
+        if self.system:
+            out.add([*self._header("system"), *self.encode(self.system.strip()), self.stop_id])
+        heard = False
+        for number, turn in enumerate(turns):
+            heard = heard or turn.role == "user"
+            try:
+                self._add_turn(out, turn, target=heard or self.loss_on_first)
+            except DataError as error:
+                raise error.at(f"dialogue {dialogue.id!r}: turn {number}") from None
+        if generation:
+            out.add(self._header("assistant"))
+        if self.max_tokens is not None and len(out.ids) > self.max_tokens:
+            message = (
+                f"renders to {len(out.ids)} tokens, the limit is {self.max_tokens}; "
+                "raise max_tokens, shorten the dialogue, or set overlong=drop_dialogue"
+            )
+            raise DataError("too_long", message, f"dialogue {dialogue.id!r}")
+        return out.tokens()
+
+    def parse(self, text: str) -> Reply:
+        """The generated text as a reply; style None and the text as it came where no style can be read.
+
+        Exactly four fields with allowed values are a style; `unknown` gives None in its field. Nothing is guessed.
+        """
+        match = _REPLY.match(text)
+        values = [value.strip().lower() for value in match[1].split(",")] if match else []
+        if match is None or len(values) != len(STYLE_FIELDS):
+            return Reply(None, text)
+        fields = dict(zip(STYLE_FIELDS, values, strict=True))
+        try:
+            style = Style(**{name: None if value == UNKNOWN else value for name, value in fields.items()})
+        except DataError:
+            return Reply(None, text)
+        return Reply(style, match[2].strip())
+
+    def show(self, tokens: Tokens, colour: bool = False) -> str:
+        """The rendered dialogue for human eyes: «style targets», ⟦content targets⟧, [audio slots]."""
+        slots = {slot.start: slot for slot in tokens.slots}
+        shown, start = [], 0
+        while start < len(tokens.ids):
+            if start in slots:
+                slot = slots[start]
+                shown.append(f"[{slot.length} audio slots, {slot.audio.num_samples / SAMPLE_RATE:.2f} s]")
+                start += slot.length
+                continue
+            kind, stop = int(tokens.kinds[start]), start + 1
+            while stop < len(tokens.ids) and tokens.kinds[stop] == kind and stop not in slots:
+                stop += 1
+            text = self.tokenizer.decode(tokens.ids[start:stop].tolist(), skip_special_tokens=False)
+            if kind != NO_TARGET:
+                before, after = _MARKS[kind]
+                text = f"{before}{text}{after}"
+                text = f"{_COLOURS[kind]}{text}\033[0m" if colour else text
+            shown.append(text)
+            start = stop
+        return "".join(shown)
+
+    def _piece(self, text: str) -> list[int]:
+        if text not in self._fixed:  # headers and style words come again in every dialogue
+            self._fixed[text] = self.encode(text)
+        return self._fixed[text]
+
+    def _header(self, role: str) -> list[int]:
+        return [self._special[HEADER], *self._piece(role), self._special[END_HEADER], *self._piece("\n\n")]
+
+    def _add_turn(self, out: "_Pieces", turn: Turn, target: bool) -> None:
+        out.add(self._header(turn.role))
+        if turn.role == "user":
+            self._add_user(out, turn)
+        else:
+            self._add_assistant(out, turn, target)
+
+    def _add_user(self, out: "_Pieces", turn: Turn) -> None:
+        text = turn.text.strip()
+        if self.input == "speech" and turn.audio is None:
+            raise DataError("no_audio", "has no audio to hear; give it audio, or use input=text or input=speech+text")
+        if self.input == "text" and not text:
+            raise DataError("no_text", "has no transcript to read; give it text, or use input=speech")
+        if self.input != "text" and turn.audio is not None:
+            length = num_windows(turn.audio.num_samples, self.window) * self.queries
+            out.slots.append(Slot(len(out.ids), length, turn.audio))
+            out.add([self._special[AUDIO]] * length)
+        if self.input != "speech" and text:
+            between = self._piece("\n") if self.input == "speech+text" and turn.audio is not None else []
+            out.add(between + self.encode(text))
+        out.add([self.stop_id])
+
+    def _add_assistant(self, out: "_Pieces", turn: Turn, target: bool) -> None:
+        known = turn.style.known()
+        for number, name in enumerate(STYLE_FIELDS):
+            ids = self._piece((", " if number else "(") + known.get(name, UNKNOWN))
+            out.add(ids, STYLE_TARGET if target and name in known else NO_TARGET)
+        out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
+
+
+class _Pieces:
+    """Tokens being put together."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.kinds: list[int] = []
+        self.slots: list[Slot] = []
+
+    def add(self, ids: list[int], kind: int = NO_TARGET) -> None:
+        self.ids += ids
+        self.kinds += [kind] * len(ids)
+
+    def tokens(self) -> Tokens:
+        ids, kinds = np.array(self.ids, dtype=np.int64), np.array(self.kinds, dtype=np.uint8)
+        return Tokens(ids, np.where(kinds == NO_TARGET, IGNORE, ids), kinds, tuple(self.slots))

@@ -1,0 +1,64 @@
+"""What a run needs from this machine: weights, data, optional packages; all that is missing, named at once."""
+
+import importlib.util
+from collections.abc import Iterator
+
+from omnichat.config import RunConfig
+from omnichat.recipes import locate
+
+# Where to get what the shipped recipes name: pages to look up, by key and by path.
+WEIGHTS = {
+    "model.encoders.whisper.checkpoint": "openai-whisper's .pt file (README of openai/whisper on GitHub, 'Available "
+    "models and languages') or the folder of the Hugging Face model page openai/whisper-large-v3",
+    "model.encoders.emotion2vec.checkpoint": "the FunASR folder of the model page emotion2vec/emotion2vec_base "
+    "(Hugging Face) or iic/emotion2vec_base (ModelScope)",
+    "model.encoders.beats.checkpoint": "BEATs_iter3+ (AS2M), linked from beats/README.md of microsoft/unilm on GitHub",
+    "model.llm.checkpoint": "the folder of the Hugging Face model page meta-llama/Llama-3.1-8B-Instruct; "
+    "its licence is accepted there",
+}
+PLACES = {
+    "checkpoints/tiny": "ships with this repository: git checkout checkpoints/tiny",
+    "corpora/quickstart": "make quickstart makes it",
+    "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), as README.md, 'Data', describes",
+    "corpora/sharechat": "ShareChatX (sharechatx.github.io), as README.md, 'Data', describes",
+}
+# What a folder of weights must hold, in the layout of its upstream.
+FOLDERS = {
+    "model.encoders.emotion2vec.checkpoint": ("config.yaml", "model.pt"),
+    "model.llm.checkpoint": ("config.json", "tokenizer.json"),
+}
+
+
+def missing(config: RunConfig) -> list[str]:
+    """A line for each missing file or package: the key that asks for it, which one, where to get it."""
+    lines = []
+    for key, path in _paths(config):
+        place = locate(path)
+        needed = [place / name for name in FOLDERS.get(key, ())] if place.is_dir() else [place]
+        source = next((text for part, text in PLACES.items() if part in path), WEIGHTS.get(key, "correct the path"))
+        lines += [f"{key}: no file {file}; {source}" for file in needed if not file.exists()]
+    return lines + [
+        f"{key}: needs the package {package}; pip install -e '.[{package}]'"
+        for key, package in _packages(config)
+        if importlib.util.find_spec(package) is None
+    ]
+
+
+def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
+    model, data = config.model, config.data
+    checkpoints = {f"model.encoders.{name}": getattr(model.encoders, name).checkpoint for name in model.experts}
+    named = {f"{key}.checkpoint": path for key, path in (checkpoints | {"model.llm": model.llm.checkpoint}).items()}
+    named["data.synthetic"] = data.synthetic if data.alpha > 0 else None
+    named["data.real"] = data.real if data.alpha < 1 else None
+    named |= {f"data.val.{name}": path for name, path in data.val.items()}
+    named["resume"] = None if config.resume in ("auto", "never") else config.resume
+    return ((key, path) for key, path in named.items() if path is not None)
+
+
+def _packages(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if config.trainer.strategy.startswith("deepspeed"):
+        yield f"trainer.strategy={config.trainer.strategy}", "deepspeed"
+    if config.logger.tensorboard:
+        yield "logger.tensorboard=true", "tensorboard"
+    if config.logger.wandb.mode != "disabled":
+        yield f"logger.wandb.mode={config.logger.wandb.mode}", "wandb"

@@ -1,0 +1,194 @@
+"""What happens around a step: metrics, progress, checkpoints, an orderly stop."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.optim import AdamW
+
+from omnichat.batch import PackedBatch
+from omnichat.checkpoint import trainable
+from omnichat.training.module import OmniChatModule, StepSums
+from omnichat.training.optim import restore_optimizer
+
+
+class StepMetrics(pl.Callback):
+    """Logs every optimizer step; the sums stay on the device and are read `log_every` steps at a time."""
+
+    def __init__(self, log_every: int, show: Callable[[int, dict[str, float]], None]) -> None:
+        self.log_every = log_every
+        self.show = show
+        self._step = 0
+        self._waiting_since = perf_counter()
+        self._unwritten: list[tuple[int, StepSums]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count from where the run goes on."""
+        self._step = trainer.global_step
+        self._waiting_since = perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Time since the last batch ended was spent waiting for data."""
+        assert isinstance(pl_module, OmniChatModule)
+        pl_module.step_sums.waited += perf_counter() - self._waiting_since
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
+    ) -> None:
+        """Take the sums once the optimizer has stepped, not once per micro-batch."""
+        assert isinstance(pl_module, OmniChatModule)
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self._unwritten.append((self._step, pl_module.take_step_sums()))
+            if self._step % self.log_every == 0 or self._step == trainer.max_steps:
+                self._write(trainer, pl_module)
+        self._waiting_since = perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation is neither waiting nor training."""
+        assert isinstance(pl_module, OmniChatModule)
+        self._waiting_since = pl_module.step_sums.started = perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that is stopped between two lines loses none of its steps."""
+        assert isinstance(pl_module, OmniChatModule)
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
+        metrics: dict[str, float] = {}
+        for step, sums in self._unwritten:
+            metrics = module.step_metrics(sums)
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=step)
+        if self._unwritten:
+            self.show(self._unwritten[-1][0], metrics)
+        self._unwritten = []
+
+
+class ProgressLine:
+    """A progress bar on a terminal; elsewhere one line per logged step."""
+
+    def __init__(self, title: str, total: int, start: int) -> None:
+        self.console = Console(stderr=True)
+        self.total = total
+        self.bar: Progress | None = None
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn(title),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.task = self.bar.add_task(title, total=total, completed=start, state="")
+            self.bar.start()
+
+    def show(self, step: int, metrics: dict[str, float]) -> None:
+        """Show loss, rate and speed of a step."""
+        parts = [f"loss {metrics['loss/total']:.4f}"]
+        parts += [f"{part} {metrics[f'loss/{part}']:.3f}" for part in ("style", "content") if f"loss/{part}" in metrics]
+        parts += [f"lr {metrics['optim/learning_rate']:.1e}", f"{metrics['perf/tokens_per_s']:,.0f} tok/s"]
+        parts += [f"wait {metrics['perf/data_wait']:.0%}"]
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, state=" ".join(parts))
+        else:
+            print(f"step {step}/{self.total} " + " ".join(parts), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class RestoreOptimizer(pl.Callback):
+    """Gives the optimizer its moments back once Lightning has made it."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before the first step."""
+        assert isinstance(pl_module, OmniChatModule)
+        optimizer = trainer.optimizers[0]
+        assert isinstance(optimizer, AdamW)
+        restore_optimizer(optimizer, trainable(pl_module.model), self.tensors)
+
+
+class Checkpointer(pl.Callback):
+    """Saves at every `save_every`-th step and at the end, and at once when the run is asked to stop."""
+
+    def __init__(
+        self, save_every: int, save: Callable[[pl.Trainer, OmniChatModule], None], stop: "StopRequest"
+    ) -> None:
+        self.save_every = save_every
+        self.save = save
+        self.stop = stop
+        self._saved = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What the run resumed from need not be saved again. Lightning has set its own signal handlers by now."""
+        self._saved = trainer.global_step
+        self.stop.install()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back, however the run ended."""
+        self.stop.restore()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between steps only: after the optimizer, before the next micro-batch."""
+        step = trainer.global_step
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not between_steps or step == self._saved:
+            return
+        due = (self.save_every > 0 and step % self.save_every == 0) or step == trainer.max_steps
+        if due or self.stop.requested:
+            assert isinstance(pl_module, OmniChatModule)
+            self.save(trainer, pl_module)
+            self._saved = step
+        if self.stop.requested:
+            trainer.should_stop = True
+
+
+class StopRequest:
+    """SIGTERM and SIGINT ask for a stop at the next step's end, after saving; a second SIGINT interrupts."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT over (in the main thread; elsewhere Python allows no handlers)."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+
+    def restore(self) -> None:
+        """Put back the handlers that `install` replaced."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # Only a flag: work inside a signal handler can fall into the middle of a save (Lightning issue 21406).
+        if self.signal == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number

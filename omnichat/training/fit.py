@@ -1,0 +1,180 @@
+"""One training run, from a config to a run folder, in seven numbered steps."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
+
+from omnichat import build
+from omnichat.checkpoint import restore_trained
+from omnichat.config import ConfigError, RunConfig
+from omnichat.data.features import FeatureReader
+from omnichat.prompt import Prompt
+from omnichat.requirements import missing
+from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreOptimizer, StepMetrics, StopRequest
+from omnichat.training.loggers import build_loggers
+from omnichat.training.module import Holdout, OmniChatModule
+from omnichat.training.precompute import fill_feature_store
+from omnichat.training.resume import CheckpointWriter, starting_point
+
+CONFIG_FILE = "config.yaml"
+CHECKPOINTS = "checkpoints"
+
+
+def fit(config: RunConfig, run_dir: Path | str) -> int:
+    """Train as `config` says, in `run_dir`; go on from its newest valid checkpoint where there is one.
+
+    Returns:
+        0 when done, 143 when stopped by SIGTERM, 130 by SIGINT; both after saving.
+
+    Raises:
+        ConfigError: something is missing, or the folder is another run's (with the differing keys).
+        DataError, CheckpointError, EncoderError, ValueError: with what failed, where, and the cure.
+    """
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(run_dir):
+        # 1. the run folder: one run at a time, of one config
+        if faults := missing(config):
+            raise ConfigError(faults)
+        config = build.materialise(config, run_dir)
+        start = starting_point(config, run_dir / CHECKPOINTS)
+        first_step = start.step if start is not None else 0
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        (run_dir / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+
+        # 2. data: everything is read and counted before a weight is loaded
+        prompt = build.build_prompt(config)
+        features = fill_feature_store(config) if config.data.features == "cached" else None
+        data = build.build_data(config, prompt, features, first_step)
+        passes = data.passes(config.trainer.max_steps)
+        print("passes: " + ", ".join(f"{name} {count:.1f} times" for name, count in passes.items()), flush=True)
+
+        # 3. the model: experts and LLM are frozen; Mix-Former and LoRA are trained
+        pl.seed_everything(config.seed, verbose=False)
+        model = build.build_model(config, features.widths if features is not None else None)
+        module = OmniChatModule(model, config.trainer, config.seed, _holdout(config, prompt, features))
+
+        # 4. where it goes on from
+        if start is not None:
+            restore_trained(model, start)
+            print(f"going on from {start.path}", flush=True)
+
+        # 5. Lightning
+        _quiet()
+        stop = StopRequest()
+        progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
+        callbacks: list[pl.Callback] = [
+            StepMetrics(config.trainer.log_every, progress.show),
+            Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS), stop),
+        ]
+        if start is not None:
+            callbacks.append(RestoreOptimizer(start.tensors["optimizer"]))
+        trainer = _trainer(config, run_dir, first_step, callbacks)
+
+        # 6. train
+        try:
+            if first_step < config.trainer.max_steps:
+                trainer.fit(module, datamodule=data)
+        finally:
+            progress.close()
+
+        # 7. how it ended
+        if stop.signal is not None:
+            print(
+                f"stopped by signal {stop.signal} at step {trainer.global_step}, saved; the same command goes on",
+                flush=True,
+            )
+            return 128 + stop.signal
+        return 0
+
+
+def _holdout(config: RunConfig, prompt: Prompt, features: FeatureReader | None) -> Holdout | None:
+    count, stores = config.trainer.generate_dialogues, build.validation_stores(config)
+    if not count or not stores:
+        return None
+    path = next(iter(stores.values()))
+    dialogues, examples = build.eval_examples(config, prompt, path, features, count)
+    return Holdout(dialogues, examples, prompt, config.evaluation.max_new_tokens, config.evaluation.batch_size)
+
+
+def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    settings = config.trainer
+    validated = bool(settings.validate_every and config.data.val)
+    trainer = pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=_strategy(settings.strategy),
+        precision=settings.precision,
+        max_steps=settings.max_steps,
+        gradient_clip_val=settings.gradient_clip,
+        check_val_every_n_epoch=None,
+        limit_val_batches=None if validated else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # ours is a pure function of (step, rank)
+        enable_checkpointing=False,  # ours hold only what is trained
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=build_loggers(config, run_dir, first_step),
+        callbacks=callbacks,
+        default_root_dir=str(run_dir),
+    )
+    ranks = trainer.world_size
+    accumulation, rest = divmod(settings.dialogues_per_step, settings.micro_batch * ranks)
+    if rest:
+        raise ConfigError(
+            [
+                f"trainer.micro_batch: {settings.dialogues_per_step} dialogues a step on {ranks} ranks cannot be "
+                f"cut into micro-batches of {settings.micro_batch}; choose another size"
+            ]
+        )
+    trainer.accumulate_grad_batches = accumulation
+    loop = trainer.fit_loop.epoch_loop
+    trainer.val_check_interval = settings.validate_every * accumulation if validated else 1.0
+    # The sampler starts at this step; Lightning must count from it too: learning rate, validation and logs follow.
+    steps = loop.automatic_optimization.optim_progress.optimizer.step.total
+    steps.ready = steps.completed = first_step
+    loop.batch_progress.total.ready = loop.batch_progress.total.completed = first_step * accumulation
+    return trainer
+
+
+def _quiet() -> None:
+    """Keep Lightning's advice for its usual users off the screen; its warnings about what we do on purpose too."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*module.s. in eval mode at the start of training.*",  # the frozen experts and LLM
+        ".*smaller than the logging interval.*",  # metrics are logged by StepMetrics
+        ".*does not have many workers.*",  # the scan and pack are cheap; data.num_workers says how many
+        ".*isinstance.treespec, LeafSpec.* is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _strategy(name: str) -> str | Strategy:
+    if not name.startswith("deepspeed"):
+        return name
+    return DeepSpeedStrategy(stage=int(name[-1]), logging_batch_size_per_gpu=1, exclude_frozen_parameters=True)
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    with (run_dir / ".lock").open("w") as lock:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the other ranks share rank 0's folder
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(
+                    [f"run_name: {run_dir} is in use by another run; wait for it or choose another name"]
+                ) from None
+        yield

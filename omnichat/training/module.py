@@ -1,0 +1,192 @@
+"""The LightningModule: one step of the global-mean loss, validation by loss and by generation."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from omnichat.audio import SAMPLE_RATE
+from omnichat.batch import Example, PackedBatch
+from omnichat.checkpoint import trainable
+from omnichat.config import TrainerConfig
+from omnichat.dialogue import Dialogue
+from omnichat.metrics.emotion import weighted_f1
+from omnichat.models.omnichat import Losses, OmniChat
+from omnichat.prompt import Prompt
+from omnichat.training.optim import build_optimizer, learning_rate_at
+
+
+@dataclass
+class StepSums:
+    """What one optimizer step saw, summed over its micro-batches; tensors stay on the device until they are logged."""
+
+    losses: list[Losses] = field(default_factory=list)
+    batches: list[PackedBatch] = field(default_factory=list)
+    started: float = field(default_factory=perf_counter)
+    waited: float = 0.0
+    seconds: float = 0.0
+    learning_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Held-out dialogues that validation answers by generation; `examples` end at the last assistant's header."""
+
+    dialogues: Sequence[Dialogue]
+    examples: Sequence[Example]
+    prompt: Prompt
+    max_new_tokens: int
+    batch_size: int
+
+
+class OmniChatModule(LightningModule):
+    """Trains what `OmniChat` leaves trainable.
+
+    The loss of a micro-batch is its sum over targets, divided by the targets of the *global* batch, which travel
+    with the batch. Every other division is undone: by DDP over ranks, by Lightning over micro-batches.
+    """
+
+    strict_loading = False
+
+    def __init__(self, model: OmniChat, config: TrainerConfig, seed: int, holdout: Holdout | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.seed = seed
+        self.holdout = holdout
+        self.step_sums = StepSums()
+        self.validation_sums: dict[str, Tensor] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over the trainable parameters; the rate is set before each step, see `on_train_batch_start`."""
+        config = self.config
+        return build_optimizer(trainable(self.model), config.learning_rate, config.weight_decay, tuple(config.betas))
+
+    def on_train_batch_start(self, batch: PackedBatch, batch_idx: int) -> None:
+        """Set learning rate and dropout's seed: functions of the step alone, so that a resumed run sees the same."""
+        config = self.config
+        rate = learning_rate_at(
+            self.global_step,
+            config.learning_rate,
+            config.warmup_steps,
+            config.max_steps,
+            config.min_learning_rate_ratio,
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(hash((self.seed, self.global_step, micro_batch, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the global mean loss."""
+        losses = self.model(batch)
+        self.step_sums.losses.append(Losses(*(part.detach() if isinstance(part, Tensor) else part for part in losses)))
+        # Waves and ids are not needed for the log; holding them would hold the whole step's audio.
+        self.step_sums.batches.append(batch._replace(waves=None, features=None))
+        divisions = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return losses.total * divisions / max(1, batch.global_targets)
+
+    def take_step_sums(self) -> StepSums:
+        """The sums of the step that just ended; the next step starts its own."""
+        sums, self.step_sums = self.step_sums, StepSums()
+        sums.seconds = max(self.step_sums.started - sums.started, 1e-9)
+        sums.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return sums
+
+    def step_metrics(self, sums: StepSums) -> dict[str, float]:
+        """What is logged of a step: reads the device, and adds up over ranks."""
+        total = self._over_ranks(
+            {
+                "style": sum(loss.style for loss in sums.losses),
+                "style_targets": sum(loss.style_targets for loss in sums.losses),
+                "content": sum(loss.content for loss in sums.losses),
+                "content_targets": sum(loss.content_targets for loss in sums.losses),
+                "tokens": sum(len(batch.ids) for batch in sums.batches),
+                "samples": sum(int(batch.wave_lengths.sum()) for batch in sums.batches),
+                "dialogues": sum(len(batch.dialogue_ids) for batch in sums.batches),
+                "synthetic": sum(source == "synthetic" for batch in sums.batches for source in batch.sources),
+            }
+        )
+        metrics = _loss_metrics(total)
+        metrics |= {
+            "data/alpha_realised": total["synthetic"] / max(1, total["dialogues"]),
+            "data/dialogues": total["dialogues"],
+            "data/tokens": total["tokens"],
+            "perf/seconds": sums.seconds,
+            "perf/tokens_per_s": total["tokens"] / sums.seconds,
+            "perf/audio_s_per_s": total["samples"] / SAMPLE_RATE / sums.seconds,
+            "perf/data_wait": sums.waited / sums.seconds,
+            "optim/learning_rate": sums.learning_rate,
+        }
+        return metrics | gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
+
+    def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
+        """Add this batch's sums; the mean is over all targets of the held-out set."""
+        losses = self.model(batch)
+        for name in ("style", "style_targets", "content", "content_targets"):
+            self.validation_sums[name] = self.validation_sums.get(name, 0) + getattr(losses, name)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out loss, and how the model answers held-out dialogues by itself."""
+        total = self._over_ranks(self.validation_sums)
+        self.validation_sums = {}
+        metrics = {f"validation/{name.removeprefix('loss/')}": value for name, value in _loss_metrics(total).items()}
+        if self.holdout is not None and self.holdout.examples:
+            metrics |= self._answer(self.holdout)
+        # Known to callbacks (best checkpoint), not written again by Lightning's own logging.
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step=self.global_step)
+
+    def _answer(self, holdout: Holdout) -> dict[str, float]:
+        generated = self.model.generate(
+            holdout.examples, holdout.max_new_tokens, holdout.prompt.stop_id, holdout.batch_size
+        )
+        replies = [holdout.prompt.parse(holdout.prompt.decode(one.ids)) for one in generated]
+        wanted = [dialogue.turns[-1] for dialogue in holdout.dialogues]
+        pairs = [(w.style.emotion, r.style.emotion if r.style else None) for w, r in zip(wanted, replies, strict=True)]
+        scored = [(gold, found) for gold, found in pairs if gold is not None]
+        metrics = {
+            "validation/exact": sum(w.text == r.text for w, r in zip(wanted, replies, strict=True)) / len(wanted),
+            "validation/unparsable": sum(reply.style is None for reply in replies) / len(replies),
+        }
+        if scored:
+            metrics["validation/emotion_f1_weighted"] = weighted_f1(*map(list, zip(*scored, strict=True)))
+        return metrics
+
+    def _over_ranks(self, sums: dict[str, Any]) -> dict[str, float]:
+        values = torch.tensor([float(value) for value in sums.values()], dtype=torch.float64, device=self.device)
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return dict(zip(sums, values.tolist(), strict=True))
+
+
+def _loss_metrics(total: dict[str, float]) -> dict[str, float]:
+    targets = total.get("style_targets", 0) + total.get("content_targets", 0)
+    metrics = {"loss/total": (total.get("style", 0) + total.get("content", 0)) / max(1, targets)}
+    for part in ("style", "content"):
+        if total.get(f"{part}_targets"):
+            metrics[f"loss/{part}"] = total[part] / total[f"{part}_targets"]
+    return metrics
+
+
+def gates_by_scenario(
+    names: Sequence[str], losses: Sequence[Losses], batches: Sequence[PackedBatch]
+) -> dict[str, float]:
+    """`gate/<expert>/<scenario>`: mean gate over the windows of this rank's clips."""
+    opened: dict[str, list[Tensor]] = defaultdict(list)
+    for loss, batch in zip(losses, batches, strict=True):
+        for gates, count, dialogue in zip(
+            loss.gates, loss.window_counts.tolist(), batch.clip_dialogues.tolist(), strict=True
+        ):
+            opened[batch.scenarios[dialogue] or "all"].append(gates[:count].float())
+    return {
+        f"gate/{name}/{scenario}": float(torch.cat(clips)[:, expert].mean())
+        for scenario, clips in sorted(opened.items())
+        for expert, name in enumerate(names)
+    }

@@ -1,0 +1,68 @@
+"""Parameter groups and the learning rate as a pure function of the step."""
+
+import math
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+
+def build_optimizer(
+    parameters: dict[str, nn.Parameter], learning_rate: float, weight_decay: float, betas: tuple[float, float]
+) -> AdamW:
+    """AdamW whose decay leaves out vectors: biases, norms and gates (as SALMONN's optims.py does by `ndim < 2`).
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    if not parameters:
+        raise ValueError(
+            "nothing to train: every parameter is frozen; set model.lora.enabled=true or keep the Mix-Former trainable"
+        )
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    # One kernel per tensor keeps the update identical whatever the grouping of tensors: resume is bit-exact.
+    return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, foreach=False)
+
+
+def learning_rate_at(step: int, peak: float, warmup_steps: int, max_steps: int, min_ratio: float) -> float:
+    """Linear warm-up to `peak`, then a cosine down to `min_ratio * peak` at `max_steps`."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
+    return peak * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def optimizer_tensors(optimizer: AdamW, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """AdamW's moments under `<parameter name>.<moment>`, independent of group order."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: AdamW, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
+    """Put the moments of `optimizer_tensors` back.
+
+    Raises:
+        ValueError: the moments belong to other parameters; lists what does not fit.
+    """
+    owners = {name.rpartition(".")[0] for name in tensors}
+    faults = _difference(owners, parameters)
+    if owners and faults:
+        raise ValueError(f"optimizer state does not fit this model: {faults}")
+    for name, parameter in parameters.items():
+        state = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
+        optimizer.state[parameter] = {
+            key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+        }
+
+
+def _difference(have: Iterable[str], want: Iterable[str]) -> str:
+    have, want = set(have), set(want)
+    parts = [f"missing {sorted(want - have)}"] if want - have else []
+    parts += [f"unexpected {sorted(have - want)}"] if have - want else []
+    return "; ".join(parts)

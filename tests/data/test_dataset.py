@@ -1,0 +1,130 @@
+"""Examples: what is heard belongs to what is read, in order and in the mixed stream."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tokenizers import Tokenizer
+
+from omnichat.audio import load_audio
+from omnichat.batch import pack
+from omnichat.data.dataset import DialogueDataset, StoreDataset, make_example
+from omnichat.data.made_up import made_up_dialogues
+from omnichat.data.scan import scan
+from omnichat.data.store import Store
+from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
+from omnichat.prompt import Prompt
+
+
+@pytest.fixture
+def stream(tmp_path: Path, prompt: Prompt) -> DialogueDataset:
+    """Seven synthetic and five real dialogues at alpha 0.3."""
+    scans = {}
+    for name, count, seed in (("synthetic", 7, 1), ("real", 5, 2)):
+        made_up_dialogues(tmp_path / name, count, seed)
+        scans[name] = scan(Store(tmp_path / name / "train.jsonl"), prompt)
+    return DialogueDataset(scans, {"synthetic": 0.3, "real": 0.7}, prompt, seed=4)
+
+
+def test_an_example_holds_the_audio_of_its_turns(made_up: Path, prompt: Prompt) -> None:
+    """Waves in another order than the slots would give each turn another's voice."""
+    dataset = StoreDataset(made_up, prompt)
+    for number in range(9):
+        dialogue, example = dataset.dialogue(number), dataset[number]
+        heard = [turn.audio for turn in dialogue.turns if turn.role == "user" and turn.audio is not None]
+        assert [slot.audio for slot in example.tokens.slots] == heard
+        assert all(np.array_equal(wave, load_audio(ref)) for wave, ref in zip(example.waves, heard, strict=True))
+        assert (example.dialogue_id, example.source, example.index) == (f"train-{number}", "made-up", -1)
+        assert example.scene == {"scenario": "tones"}
+
+
+def test_long_turns_are_heard_in_pieces_that_lose_nothing(tmp_path: Path, prompt: Prompt) -> None:
+    """61 s of audio in three pieces, put together again."""
+    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 61 * 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    turns = (Turn("user", "", audio=AudioRef(str(tmp_path / "a.wav"), len(wave))), Turn("assistant", "yes"))
+    example = make_example(Dialogue("long", turns), prompt)
+    assert [len(piece) for piece in example.waves] == [480_000, 480_000, 16_000]
+    assert np.array_equal(np.concatenate(example.waves), wave)
+
+
+def test_generation_examples_end_before_the_answer(made_up: Path, prompt: Prompt) -> None:
+    """An evaluation that shows the answer measures nothing."""
+    dataset = StoreDataset(made_up, prompt, generation=True, rows=[3, 1])
+    assert len(dataset) == 2
+    answer = dataset.dialogue(0).turns[-1].text
+    assert dataset[0].dialogue_id == "train-3"
+    assert prompt.decode(dataset[0].tokens.ids.tolist()).count(answer) == sum(
+        turn.text == answer for turn in dataset.dialogue(0).turns[:-1]
+    )
+
+
+def test_broken_audio_names_the_dialogue(made_up: Path, prompt: Prompt) -> None:
+    """A file that breaks after the scan stops the run with its name, and is never swapped for another."""
+    (made_up.parent / "audio/train-2-0.wav").unlink()
+    with pytest.raises(DataError, match=r"dialogue 'train-2': .*train-2-0.wav: .*\[no_file\]"):
+        StoreDataset(made_up, prompt)[2]
+
+
+def test_the_stream_draws_what_the_mixture_says(stream: DialogueDataset) -> None:
+    """Index, source and dialogue must agree, in this process and in a worker's copy."""
+    copy = pickle.loads(pickle.dumps(stream))
+    for index in (0, 1, 2, 40, 100_000):
+        source, row = stream.mixture[index]
+        example = stream[index]
+        assert example.index == index
+        assert example.source == ("synthetic", "real")[source]
+        assert example.dialogue_id == stream.scans[source].store[row].id
+        assert pack([copy[index]]).waves.equal(pack([example]).waves)
+
+
+def test_lengths_and_targets_are_known_without_reading(stream: DialogueDataset) -> None:
+    """The loss is divided by these on every rank, before any rank has read another's dialogues."""
+    indices = range(90, 110)
+    examples = [stream[index] for index in indices]
+    assert stream.lengths(indices) == [len(example.tokens.ids) for example in examples]
+    assert stream.num_targets(indices) == pack(examples).num_targets
+
+
+def test_dropped_dialogues_never_come_up(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """The exclusions of the scan hold for the whole run, and shift no other dialogue."""
+    made_up_dialogues(tmp_path, 12)
+    lengths = scan(Store(tmp_path / "train.jsonl"), Prompt(tokenizer)).lengths
+    prompt = Prompt(tokenizer, max_tokens=int(np.median(lengths)))
+    result = scan(Store(tmp_path / "train.jsonl"), prompt, "drop_dialogue")
+    dataset = DialogueDataset({"synthetic": result}, {"synthetic": 1.0}, prompt)
+    size = len(result.rows)
+    drawn = sorted(dataset[index].dialogue_id for index in range(size))
+    assert 0 < size < 12
+    assert drawn == sorted(f"train-{row}" for row in result.rows)
+
+
+def test_the_fingerprint_tells_streams_apart(stream: DialogueDataset) -> None:
+    """A resume over other data must be noticed."""
+    sources = dict(zip(stream.names, stream.scans, strict=True))
+    weights = {"synthetic": 0.3, "real": 0.7}
+    same = DialogueDataset(sources, weights, stream.prompt, seed=4)
+    fewer = sources | {"real": replace(sources["real"], rows=sources["real"].rows[1:])}
+    others = [
+        DialogueDataset(sources, weights, stream.prompt, seed=5),
+        DialogueDataset(sources, {"synthetic": 0.4, "real": 0.6}, stream.prompt, seed=4),
+        DialogueDataset(fewer, weights, stream.prompt, seed=4),
+    ]
+    assert same.fingerprint() == stream.fingerprint()
+    assert len({stream.fingerprint(), *(other.fingerprint() for other in others)}) == 4
+
+
+def test_a_stream_that_cannot_be_is_named(stream: DialogueDataset, tokenizer: Tokenizer) -> None:
+    """Faults of the scan, a source that is empty, or a weight for none stop a run before its first step."""
+    sources = dict(zip(stream.names, stream.scans, strict=True))
+    broken = replace(sources["real"], faults=(DataError("no_file", "no such file", "real.jsonl:3"),))
+    with pytest.raises(DataError, match=r"real.jsonl:3: no such file"):
+        DialogueDataset(sources | {"real": broken}, {"synthetic": 1.0}, stream.prompt)
+    nothing = scan(sources["real"].store, Prompt(tokenizer, max_tokens=5), "drop_dialogue")
+    with pytest.raises(DataError, match=r"real/train.jsonl: has no usable dialogue, 5 are over .*\[empty_source\]"):
+        DialogueDataset(sources | {"real": nothing}, {"synthetic": 0.5, "real": 0.5}, stream.prompt)
+    with pytest.raises(DataError, match=r"weights for noise, .* only synthetic, real \[no_source\]"):
+        DialogueDataset(sources, {"noise": 1.0}, stream.prompt)

@@ -1,0 +1,186 @@
+"""Cached features: the same numbers as live ones after rounding, and never those of something else."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from omnichat.batch import pack
+from omnichat.data.dataset import StoreDataset
+from omnichat.data.features import FeatureKey, FeatureReader, FeatureWriter
+from omnichat.dialogue import AudioRef, DataError
+from omnichat.prompt import Prompt
+
+KEY = FeatureKey("whisper", "ab" * 32, 4, "float32", {"context": "trim"})
+
+
+def frames(count: int, dim: int = 4, seed: int = 0) -> NDArray[np.float32]:
+    """Frames as an encoder gives them."""
+    return (np.random.default_rng(seed).standard_normal((count, dim)) * 3).astype(np.float32)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> AudioRef:
+    """One second of audio."""
+    soundfile.write(tmp_path / "a.wav", np.arange(16_000) / 16_000, 16_000)
+    return AudioRef(str(tmp_path / "a.wav"), 16_000)
+
+
+def fill(root: Path, key: FeatureKey, ref: AudioRef, *pieces: NDArray[np.float32]) -> None:
+    """Write the features of one stretch of audio."""
+    with FeatureWriter(root, key) as writer:
+        writer.add(ref, pieces)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_cached_features_are_the_live_ones_rounded(dtype: str, tmp_path: Path, clip: AudioRef) -> None:
+    """Bit for bit what torch's own rounding gives, ties, tiny and huge numbers included."""
+    key = replace(KEY, dtype=dtype)
+    live = frames(50)
+    live[0] = [1 + 2**-8, 1 + 3 * 2**-8, 1e-41, -60_000]
+    fill(tmp_path / "features", key, clip, live)
+    (piece,) = FeatureReader(tmp_path / "features", [key]).read(clip)
+    stored = torch.from_numpy(np.array(piece["whisper"]))
+    cached = stored.view(torch.bfloat16) if dtype == "bfloat16" else stored
+    assert cached.equal(torch.from_numpy(live).to(getattr(torch, dtype)))
+
+
+def test_every_piece_of_every_expert_is_read_back(tmp_path: Path, clip: AudioRef) -> None:
+    """Three clips, two experts, a clip in two pieces, a part of a file: no mix-up, also in a worker's copy."""
+    other = replace(KEY, expert="beats", dim=3, dtype="float16")
+    soundfile.write(tmp_path / "long.wav", np.zeros(31 * 16_000), 16_000)
+    refs = [clip, AudioRef(str(tmp_path / "long.wav"), 31 * 16_000), AudioRef(clip.path, 4_000, 8_000)]
+    written = {}
+    for key in (KEY, other):
+        with FeatureWriter(tmp_path / "features", key) as writer:
+            for number, ref in enumerate(refs):
+                count = 2 if number == 1 else 1
+                written[key.expert, number] = [frames(5 + number + part, key.dim, number) for part in range(count)]
+                assert not writer.has(ref)
+                writer.add(ref, written[key.expert, number])
+                assert writer.has(ref)
+    reader = FeatureReader(tmp_path / "features", [KEY, other])
+    assert reader.widths == {"whisper": 4, "beats": 3}
+    for one in (reader, pickle.loads(pickle.dumps(reader))):
+        for number, ref in enumerate(refs):
+            assert one.has(ref)
+            read = one.read(ref)
+            for expert, dtype in (("whisper", np.float32), ("beats", np.float16)):
+                expected = [piece.astype(dtype) for piece in written[expert, number]]
+                assert all(np.array_equal(a[expert], b) for a, b in zip(read, expected, strict=True))
+
+
+def test_a_moved_file_keeps_its_features_and_a_changed_one_loses_them(tmp_path: Path, clip: AudioRef) -> None:
+    """The key is what is in the file; a re-recorded turn must not be heard with its old features."""
+    fill(tmp_path / "features", KEY, clip, frames(50))
+    reader = FeatureReader(tmp_path / "features", [KEY])
+    moved = Path(clip.path).rename(tmp_path / "b.wav")
+    assert reader.has(AudioRef(str(moved), 16_000))
+    assert not reader.has(AudioRef(str(moved), 15_999))
+    soundfile.write(moved, np.zeros(16_000), 16_000)
+    with pytest.raises(DataError, match=r"b.wav: no cached whisper features .*precompute.*\[no_features\]"):
+        reader.read(AudioRef(str(moved), 16_000))
+    with pytest.raises(DataError, match=r"a.wav: cannot be read.*\[no_file\]"):
+        reader.read(clip)
+
+
+def test_an_interrupted_writer_is_gone_on_from(tmp_path: Path, clip: AudioRef) -> None:
+    """Killed between the frames and their line, or within the line: what was whole stays, the rest is cut off."""
+    second = AudioRef(clip.path, 8_000)
+    fill(tmp_path / "features", KEY, clip, frames(50))
+    folder = KEY.folder(tmp_path / "features")
+    with (folder / "frames.bin").open("ab") as file:
+        file.write(b"half a frame")
+    with (folder / "index.jsonl").open("ab") as file:
+        file.write(b'["half a li')
+    assert FeatureReader(tmp_path / "features", [KEY]).has(clip)
+    fill(tmp_path / "features", KEY, second, frames(25, seed=1))
+    reader = FeatureReader(tmp_path / "features", [KEY])
+    assert np.array_equal(reader.read(clip)[0]["whisper"], frames(50))
+    assert np.array_equal(reader.read(second)[0]["whisper"], frames(25, seed=1))
+
+
+def test_writing_again_adds_nothing(tmp_path: Path, clip: AudioRef) -> None:
+    """A second run of the filling is free."""
+    fill(tmp_path / "features", KEY, clip, frames(50))
+    size = (KEY.folder(tmp_path / "features") / "frames.bin").stat().st_size
+    fill(tmp_path / "features", KEY, clip, frames(50, seed=9))
+    assert (KEY.folder(tmp_path / "features") / "frames.bin").stat().st_size == size == 50 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint_sha256": "cd" * 32},
+        {"options": {"context": "pad30"}},
+        {"dtype": "bfloat16"},
+        {"code_version": 0},
+        {"dim": 5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_foreign_features_are_refused_with_the_difference(
+    change: dict[str, object], tmp_path: Path, clip: AudioRef
+) -> None:
+    """Features of another encoder have the same shape and would train without a word."""
+    fill(tmp_path / "features", replace(KEY, **change), clip, frames(50, int(change.get("dim", 4))))
+    (name, value), wanted = next(iter(change.items())), KEY.record()
+    with pytest.raises(DataError) as caught:
+        FeatureReader(tmp_path / "features", [KEY])
+    assert caught.value.reason == "no_features"
+    assert f"made with {name}={value} (the run asks for {wanted[name]})" in str(caught.value)
+
+
+def test_a_folder_whose_description_was_changed_is_refused(tmp_path: Path, clip: AudioRef) -> None:
+    """A copied or edited cache, and one that lost its end."""
+    fill(tmp_path / "features", KEY, clip, frames(50))
+    folder = KEY.folder(tmp_path / "features")
+    content = (folder / "frames.bin").read_bytes()
+    (folder / "frames.bin").write_bytes(content[:-4])
+    with pytest.raises(DataError, match=r"frames.bin: holds 796 bytes, its index names 800.*\[truncated_features\]"):
+        FeatureReader(tmp_path / "features", [KEY])
+    described = (folder / "key.json").read_text()
+    (folder / "key.json").write_text(described.replace("trim", "pad30"))
+    for use in (lambda: FeatureReader(tmp_path / "features", [KEY]), lambda: FeatureWriter(tmp_path / "features", KEY)):
+        with pytest.raises(DataError, match=r"context.*pad30.*\[foreign_features\]"):
+            use()
+    (folder / "key.json").write_text("{")
+    with pytest.raises(DataError, match=r"\[foreign_features\]"):
+        FeatureReader(tmp_path / "features", [KEY])
+
+
+def test_frames_that_cannot_be_kept_are_refused(tmp_path: Path, clip: AudioRef) -> None:
+    """Not a number, or beyond half precision: training would meet them in every pass."""
+    with FeatureWriter(tmp_path / "features", replace(KEY, dtype="float16")) as writer:
+        with pytest.raises(DataError, match="use dtype bfloat16"):
+            writer.add(clip, [np.full((2, 4), 1e6, np.float32)])
+        with pytest.raises(DataError, match="NaN or infinite"):
+            writer.add(clip, [np.full((2, 4), np.nan, np.float32)])
+        with pytest.raises(DataError, match=r"shape \(2, 5\), expected \(N, 4\)"):
+            writer.add(clip, [np.zeros((2, 5), np.float32)])
+        with pytest.raises(DataError, match="2 pieces given, the audio has 1"):
+            writer.add(clip, [frames(2), frames(2)])
+        assert not writer.has(clip)
+
+
+def test_a_dataset_reads_features_instead_of_audio(made_up: Path, tmp_path: Path, prompt: Prompt) -> None:
+    """From store to packed batch: each turn's own features, each with its length."""
+    live = StoreDataset(made_up, prompt)
+    with FeatureWriter(tmp_path / "features", KEY) as writer:
+        for number in range(9):
+            for place, slot in enumerate(live[number].tokens.slots):
+                writer.add(slot.audio, [np.full((10 + place, 4), number, np.float32)])
+    cached = StoreDataset(made_up, prompt, FeatureReader(tmp_path / "features", [KEY]))
+    batch = pack([cached[3], cached[8]])
+    assert batch.waves is None
+    assert batch.features is not None
+    values, lengths = batch.features["whisper"]
+    assert batch.wave_lengths.equal(pack([live[3], live[8]]).wave_lengths)
+    assert values[:, 0, 0].tolist() == [(3, 8)[owner] for owner in batch.clip_dialogues]
+    counts = [len(live[number].tokens.slots) for number in (3, 8)]
+    assert lengths.tolist() == [10 + place for count in counts for place in range(count)]

@@ -1,0 +1,148 @@
+"""The stream: the right share, every dialogue once a pass, the same at any index in any process."""
+
+import pickle
+from collections import Counter
+from itertools import pairwise
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from omnichat.data.mixture import BLOCK, Mixture, alpha_weights
+from omnichat.dialogue import DataError
+
+ALPHAS = (0.0, 0.1, 0.2, 0.5, 0.9, 1.0)
+
+
+def stream(mixture: Mixture, start: int, stop: int) -> list[tuple[int, int]]:
+    """The draws of the indices [start, stop)."""
+    return [mixture[index] for index in range(start, stop)]
+
+
+def test_the_stream_never_changes() -> None:
+    """Written down once: a new numpy, or a change here, must not reorder the data of a run that resumes."""
+    assert stream(Mixture((5, 3), (0.5, 0.5), seed=1), 0, 12) == EXPECTED_START
+    assert [Mixture((80_000, 2_294), (0.2, 0.8), seed=0)[10**k] for k in range(8)] == EXPECTED_POWERS
+
+
+def test_any_index_gives_the_same_in_any_order() -> None:
+    """Ranks, workers and restarts ask for other indices in another order."""
+    sizes, weights = (70, 30, 11), (0.5, 0.3, 0.2)
+    whole = stream(Mixture(sizes, weights, 3), 0, 2_000)
+    scattered = Mixture(sizes, weights, 3)
+    order = np.random.default_rng(0).permutation(2_000).tolist()
+    assert {index: scattered[index] for index in order} == dict(enumerate(whole))
+    far = BLOCK * 3 + 5
+    assert Mixture(sizes, weights, 3)[far] == scattered[far] == pickle.loads(pickle.dumps(scattered))[far]
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_each_source_is_walked_in_permutations(alpha: float) -> None:
+    """Nothing repeated within a pass, nothing lost, over the edges of passes and of blocks."""
+    sizes = (701, 97)
+    mixture = Mixture(sizes, (alpha, 1 - alpha), seed=5)
+    draws: dict[int, list[int]] = {0: [], 1: []}
+    for source, row in stream(mixture, 0, BLOCK + 3_000):
+        draws[source].append(row)
+    for source, rows in draws.items():
+        size = sizes[source]
+        passes = [rows[start : start + size] for start in range(0, len(rows), size)]
+        assert all(sorted(one) == list(range(size)) for one in passes[:-1])
+        assert not passes or max(Counter(passes[-1]).values()) == 1
+        assert len({tuple(one) for one in passes[:-1]}) == len(passes[:-1])
+
+
+def test_a_larger_alpha_only_adds_synthetic_indices() -> None:
+    """The points of an alpha sweep then differ by alpha, not by luck; a source's draws are prefixes of one stream."""
+    streams = [stream(Mixture((50, 20), (alpha, 1 - alpha), seed=7), 0, 5_000) for alpha in ALPHAS]
+    synthetic = [{index for index, (source, _) in enumerate(one) if source == 0} for one in streams]
+    for smaller, larger in pairwise(synthetic):
+        assert smaller <= larger
+    for source in (0, 1):
+        walks = sorted(([row for drawn, row in one if drawn == source] for one in streams), key=len)
+        for shorter, longer in pairwise(walks):
+            assert longer[: len(shorter)] == shorter
+
+
+def test_alpha_of_zero_and_one_are_pure() -> None:
+    """The paper's end points; one stray dialogue would make them others. The other source may be absent."""
+    assert {source for source, _ in stream(Mixture((0, 9), (0.0, 1.0)), 0, BLOCK)} == {1}
+    assert {source for source, _ in stream(Mixture((9, 0), (1.0, 0.0)), 0, BLOCK)} == {0}
+
+
+@pytest.mark.parametrize("weights", [(0.2, 0.8), (0.1, 0.2, 0.3, 0.4), (1 / 3, 1 / 3, 1 / 3, 0.0)])
+def test_the_shares_are_the_weights(weights: tuple[float, ...]) -> None:
+    """A million draws: within four standard deviations of the binomial, so a fault is not luck."""
+    total = 1_000_000
+    counts = Mixture([1_000] * len(weights), weights, seed=11).counts(total)
+    assert sum(counts) == total
+    for count, weight in zip(counts, weights, strict=True):
+        assert abs(count - total * weight) <= 4 * (total * weight * (1 - weight)) ** 0.5
+
+
+def test_counts_and_passes_are_those_of_the_stream() -> None:
+    """What a report says of the data must be what was drawn."""
+    mixture = Mixture((40, 10), (0.25, 0.75), seed=2)
+    stop = BLOCK + 321
+    drawn = Counter(source for source, _ in stream(mixture, 0, stop))
+    assert Mixture((40, 10), (0.25, 0.75), seed=2).counts(stop) == (drawn[0], drawn[1])
+    assert mixture.passes(stop) == (drawn[0] / 40, drawn[1] / 10)
+
+
+def test_seeds_give_other_streams() -> None:
+    """Runs over seeds must differ in their data order."""
+    starts = {tuple(stream(Mixture((100, 100), (0.5, 0.5), seed), 0, 20)) for seed in range(50)}
+    assert len(starts) == 50
+    sizes, weights = (9, 9), (0.5, 0.5)
+    same = {Mixture(sizes, weights, 1).fingerprint(), Mixture(list(sizes), list(weights), 1).fingerprint()}
+    others = [Mixture((9, 8), weights, 1), Mixture(sizes, (0.4, 0.6), 1), Mixture(sizes, weights, 2)]
+    assert len(same) == 1
+    assert len(same | {mixture.fingerprint() for mixture in others}) == 4
+
+
+def test_a_far_index_is_fast() -> None:
+    """A resume deep in a run must not walk the stream: index 10^7 within a second, the next ones at once."""
+    mixture = Mixture((80_000, 2_294), (0.2, 0.8))
+    start = perf_counter()
+    mixture[10**7]
+    first = perf_counter() - start
+    start = perf_counter()
+    stream(mixture, 10**7, 10**7 + 1_000)
+    assert first < 1
+    assert perf_counter() - start < 0.2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "reason"),
+    [
+        ((5, 5), (0.5, 0.6), "bad_weights"),
+        ((5, 5), (1.5, -0.5), "bad_weights"),
+        ((5, 5), (float("nan"), 1.0), "bad_weights"),
+        ((5, 5), (1.0,), "bad_weights"),
+        ((), (), "bad_weights"),
+        ((0, 5), (0.1, 0.9), "empty_source"),
+    ],
+)
+def test_impossible_mixtures_are_named(sizes: tuple[int, ...], weights: tuple[float, ...], reason: str) -> None:
+    """Weights that do not sum to one have no meaning; a source without dialogues has nothing to draw."""
+    with pytest.raises(DataError) as caught:
+        Mixture(sizes, weights)
+    assert caught.value.reason == reason
+
+
+def test_alpha_names_the_source_it_lacks() -> None:
+    """Training on what is there would be another alpha than was asked for."""
+    assert alpha_weights(0.25, synthetic=True, real=True) == {"synthetic": 0.25, "real": 0.75}
+    assert alpha_weights(1.0, synthetic=True, real=False) == {"synthetic": 1.0}
+    assert alpha_weights(0.0, synthetic=False, real=True) == {"real": 1.0}
+    with pytest.raises(DataError, match=r"data.alpha: alpha=0.3 draws from real .* data.real is not set.*alpha=1 "):
+        alpha_weights(0.3, synthetic=True, real=False)
+    with pytest.raises(DataError, match=r"draws from synthetic .* data.synthetic is not set.*alpha=0 "):
+        alpha_weights(0.3, synthetic=False, real=True)
+    with pytest.raises(DataError, match=r"between 0 and 1, got 1\.5"):
+        alpha_weights(1.5, synthetic=True, real=True)
+
+
+# From this module's first version, numpy 2.4.
+EXPECTED_START = [(0, 4), (1, 0), (0, 0), (0, 2), (1, 2), (0, 3), (1, 1), (0, 1), (0, 2), (0, 4), (0, 1), (1, 2)]
+EXPECTED_POWERS = [(1, 1194), (1, 127), (1, 629), (1, 1586), (1, 1663), (0, 15920), (1, 1413), (1, 687)]

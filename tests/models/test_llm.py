@@ -1,0 +1,265 @@
+"""The language model: packed attention, losses at target positions, cached decoding, loading."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaForCausalLM
+
+from omnichat.models import llm as llm_module
+from omnichat.models.llm import Session, add_lora, load_llm, packed_hidden, target_losses
+from omnichat.models.tiny import default_texts, llama_config, write_llama, write_tokenizer
+
+LENGTHS = [5, 9, 3, 9]
+STOP = 7
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with grouped heads, in a Hugging Face folder."""
+    path = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    tokenizer = write_tokenizer(path, default_texts(), 300)
+    write_llama(path, LlamaForCausalLM(llama_config(tokenizer, width=32, heads=4, layers=2, initializer_range=0.3)))
+    return path
+
+
+@pytest.fixture
+def llm(folder: Path) -> LlamaForCausalLM:
+    """The model with LoRA that does something: upstream starts its second half at zero."""
+    model = load_llm(folder)
+    torch.manual_seed(1)
+    add_lora(model, rank=2, alpha=4)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def embeddings(lengths: list[int] = LENGTHS) -> list[Tensor]:
+    """Random token embeddings, one tensor a dialogue."""
+    return list(torch.randn(sum(lengths), 32, generator=torch.Generator().manual_seed(2)).split(lengths))
+
+
+def packed(model: LlamaForCausalLM, rows: list[Tensor]) -> list[Tensor]:
+    """Hidden states of dialogues put end to end, cut apart again."""
+    lengths = [len(row) for row in rows]
+    starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    return list(packed_hidden(model, torch.cat(rows), positions, starts, max(lengths)).split(lengths))
+
+
+def test_packed_dialogues_do_not_see_each_other(llm: LlamaForCausalLM) -> None:
+    """Fails when attention leaks: transformers takes a packed row for one dialogue as soon as a cache or mask is passed."""
+    rows = [row.requires_grad_() for row in embeddings()]
+    packed(llm, rows)[2].square().sum().backward()
+    assert rows[2].grad is not None
+    assert rows[2].grad.abs().sum() > 0
+    for other in (0, 1, 3):
+        assert rows[other].grad is not None
+        assert not rows[other].grad.any(), f"dialogue {other} reaches dialogue 2"
+    with torch.no_grad():
+        before = packed(llm, rows)
+        changed = packed(llm, [rows[0] + 1, *rows[1:]])
+    assert not torch.equal(before[0], changed[0])
+    for one, other in zip(before[1:], changed[1:], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_packed_equals_transformers_one_by_one(llm: LlamaForCausalLM) -> None:
+    """Fails when causality, positions, scaling or grouped heads are wrong inside a dialogue."""
+    rows = embeddings()
+    with torch.no_grad():
+        ours = packed(llm, rows)
+        llm.set_attn_implementation("sdpa")
+        for row, hidden in zip(rows, ours, strict=True):
+            expected = llm.model(inputs_embeds=row[None], use_cache=False).last_hidden_state[0]
+            torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_with_activation_checkpointing(llm: LlamaForCausalLM) -> None:
+    """Fails when recomputing a layer in the backward loses where dialogues begin: gradients must stay the same."""
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            llm.gradient_checkpointing_enable()
+            llm.train()
+        llm.zero_grad()
+        torch.cat(packed(llm, [row.requires_grad_() for row in embeddings()])).square().sum().backward()
+        gradients.append([p.grad for p in llm.parameters() if p.requires_grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_padding_masks_are_obeyed(llm: LlamaForCausalLM) -> None:
+    """Fails when a caller's padding mask is dropped in silence, as transformers does for an unknown attention."""
+    rows = embeddings()
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    left = {"batch_first": True, "padding_side": "left"}
+    with torch.no_grad():
+        output = llm.model(
+            inputs_embeds=pad_sequence(rows, **left),
+            attention_mask=mask.flip(1).long(),
+            position_ids=(mask.flip(1).cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        )
+        torch.testing.assert_close(output.last_hidden_state[mask.flip(1)], torch.cat(packed(llm, rows)))
+
+
+def test_target_losses_equal_full_cross_entropy(llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when chunking, the hand-written gradient or its scale per target is wrong."""
+    monkeypatch.setattr(llm_module, "LOSS_ROWS", 4)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(11, 32, generator=generator).requires_grad_()
+    targets = torch.randint(llm.config.vocab_size, (11,), generator=generator)
+    weights = torch.rand(11, generator=generator)
+    losses = target_losses(llm, hidden, targets)
+    expected = F.cross_entropy(llm.lm_head(hidden), targets, reduction="none")
+    torch.testing.assert_close(losses, expected)
+    (gradient,) = torch.autograd.grad((losses * weights).sum(), hidden)
+    torch.testing.assert_close(gradient, torch.autograd.grad((expected * weights).sum(), hidden)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_no_targets_give_zero_with_a_gradient(llm: LlamaForCausalLM) -> None:
+    """Fails when a micro-batch without targets cannot be differentiated: its rank would hang the others."""
+    hidden = torch.randn(4, 32, requires_grad=True)
+    loss = target_losses(llm, hidden[:0], torch.zeros(0, dtype=torch.int64)).sum()
+    assert loss == 0
+    loss.backward()
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
+
+
+def test_session_equals_full_recompute(llm: LlamaForCausalLM) -> None:
+    """Fails when the cache, the positions or the mask after it are off: reading in parts must equal reading at once."""
+    (row,) = embeddings([12])
+    session = Session(llm)
+    for start, stop in ((0, 4), (4, 5), (5, 12)):
+        logits = session.extend([row[start:stop]])
+        assert session.length == stop
+        with torch.no_grad():
+            expected = llm.lm_head(packed(llm, [row[:stop]])[0][-1])
+        torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=0)
+
+
+def test_session_of_unequal_rows_equals_each_alone(llm: LlamaForCausalLM) -> None:
+    """Fails when left padding is attended to or shifts positions, also in a second turn."""
+    rows, turns = embeddings(), [row[:2] for row in reversed(embeddings())]
+    session = Session(llm)
+    session.extend(rows)
+    together = session.extend([turns[0][:1], *turns[1:]])
+    turns[0] = turns[0][:1]
+    for number, (row, turn) in enumerate(zip(rows, turns, strict=True)):
+        alone = Session(llm)
+        alone.extend([row])
+        torch.testing.assert_close(together[number], alone.extend([turn])[0], atol=1e-4, rtol=0)
+
+
+def test_replies_do_not_depend_on_the_batch(llm: LlamaForCausalLM) -> None:
+    """Fails when batched greedy decoding differs from decoding alone, runs past the stop token, or never stops."""
+    rows = embeddings([5, 9, 3, 9, 1, 2, 14, 6])
+    free = Session(llm).reply(rows, 12, stop_id=-1)
+    assert all(len(ids) == 12 for ids in free)
+    assert len({tuple(ids) for ids in free}) > 4, "the rows all say the same: the test shows nothing"
+    stop = free[0][5]
+    together = Session(llm).reply(rows, 12, stop)
+    for row, ids, unstopped in zip(rows, together, free, strict=True):
+        assert ids == Session(llm).reply([row], 12, stop)[0]
+        assert ids == (unstopped[: unstopped.index(stop) + 1] if stop in unstopped else unstopped)
+
+
+def test_reply_equals_recompute_token_by_token(llm: LlamaForCausalLM) -> None:
+    """Fails when a decoding step sees another prefix than the tokens written so far."""
+    (row,) = embeddings([6])
+    written = Session(llm).reply([row], 8, stop_id=-1)[0]
+    with torch.no_grad():
+        for number, token in enumerate(written):
+            before = llm.model.embed_tokens(torch.tensor(written[:number], dtype=torch.int64))
+            assert llm.lm_head(packed(llm, [torch.cat([row, before])])[0][-1]).argmax() == token
+
+
+def test_lora_is_all_that_trains(folder: Path) -> None:
+    """Fails when a frozen weight trains, or adapters inherit bfloat16, in which AdamW's steps are lost."""
+    model = load_llm(folder, torch.bfloat16)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    add_lora(model, rank=2, alpha=4)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * 2 * 2  # layers x (q, v) x (A, B)
+    assert all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in trained)
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    rows = [row.bfloat16() for row in embeddings()]
+    loss = target_losses(model, torch.cat(packed(model, rows)), torch.arange(sum(LENGTHS))).sum()
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "key"), ("lm_head",), ()])
+def test_wrong_lora_targets_are_refused(folder: Path, targets: tuple[str, ...]) -> None:
+    """Fails when a misspelt target trains less than was asked for, without a word."""
+    with pytest.raises(ValueError, match=r"LoRA targets .*: the model's linear layers are down_proj, gate_proj"):
+        add_lora(load_llm(folder), 2, 4, targets=targets)
+
+
+def edit_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    """A fault: the weights file after `change`."""
+
+    def fault(path: Path) -> None:
+        state = load_file(path / "model.safetensors")
+        change(state)
+        save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+
+    return fault
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "no such folder"),
+    "no config": (lambda p: (p / "config.json").unlink(), r"lacks config\.json"),
+    "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), r"lacks tokenizer\.json"),
+    "no weights": (lambda p: (p / "model.safetensors").unlink(), r"lacks weights \(model\.safetensors or"),
+    "cut config": (lambda p: (p / "config.json").write_text("{"), "not a JSON object"),
+    "other model": (lambda p: (p / "config.json").write_text('{"model_type": "bert"}'), "model_type is 'bert'"),
+    "cut weights": (lambda p: (p / "model.safetensors").write_bytes(b"\x99" * 99), "cannot be loaded"),
+    "cut tokenizer": (lambda p: (p / "tokenizer.json").write_text("{"), "cannot be loaded"),
+    "missing": (edit_weights(lambda s: s.pop("model.norm.weight")), r"missing keys: model\.norm\.weight"),
+    "extra": (edit_weights(lambda s: s.update(extra=torch.zeros(1))), "unexpected keys: extra"),
+    "shape": (
+        edit_weights(lambda s: s.update({"model.norm.weight": torch.ones(3)})),
+        r"mismatched keys: .*model\.norm\.weight",
+    ),
+    "vocabulary": (lambda p: write_tokenizer(p, [f"{n:05d} some word" for n in range(99)], 400), "the tokenizer that"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_damaged_folder_is_one_clear_error(folder: Path, tmp_path: Path, name: str) -> None:
+    """Fails when a broken folder loads as a half-random model, or ends in another library's error."""
+    damage, message = FAULTS[name]
+    copy = tmp_path / "llama"
+    shutil.copytree(folder, copy)
+    load_llm(copy)
+    damage(copy)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_llm(copy)
+    assert str(copy) in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_packed_on_cuda_equals_cpu(folder: Path) -> None:
+    """Fails when the flash call for all dialogues differs from attention inside each."""
+    rows = embeddings()
+    expected = torch.cat(packed(load_llm(folder), rows))
+    lengths = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32).cuda()
+    positions = torch.cat([torch.arange(length) for length in LENGTHS]).cuda()
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
+        model = load_llm(folder, dtype).cuda()
+        hidden = packed_hidden(model, torch.cat(rows).cuda().to(dtype), positions, lengths, max(LENGTHS))
+        assert (hidden.float().cpu() - expected).norm() / expected.norm() < tolerance

@@ -1,0 +1,162 @@
+"""The schema names every fault at once, and refuses what would be taken wrongly in silence."""
+
+import pickle
+
+import pytest
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from omnichat.config import ConfigError, load_config, validate
+from omnichat.recipes import compose
+
+
+def faults(*overrides: str, **added: object) -> list[str]:
+    """The faults of a config; `added` are merged as a recipe would, without Hydra's checks."""
+    cfg = compose(*overrides)
+    OmegaConf.set_struct(cfg, False)
+    with pytest.raises(ConfigError) as caught:
+        validate(OmegaConf.merge(cfg, added))
+    return caught.value.faults
+
+
+def test_all_faults_are_named_at_once_with_near_matches() -> None:
+    """One fault a run would cost one start a fault."""
+    found = faults(
+        "trainer.learning_rate=fast",
+        "data.alpha=1.5",
+        "model.gate=chanel",
+        data={"alhpa": 0.3},
+        trainer={"max_stepz": 5},
+        modle="tiny",
+    )
+    assert found == [
+        "model.gate: Input should be 'scalar', 'channel' or 'none' (got 'chanel'); did you mean 'channel'?",
+        "data.alpha: Input should be less than or equal to 1 (got 1.5)",
+        "data.alhpa: unknown key; did you mean 'data.alpha'?",
+        "trainer.learning_rate: Input should be a valid number (got 'fast')",
+        "trainer.max_stepz: unknown key; did you mean 'trainer.max_steps'?",
+        "modle: unknown key; did you mean 'model'?",
+    ]
+
+
+def test_a_key_in_the_wrong_place_is_pointed_to_the_right_one() -> None:
+    """People remember `alpha`, not its section."""
+    assert faults(alpha=0.5) == ["alpha: unknown key; did you mean 'data.alpha'?"]
+
+
+def test_a_key_like_no_other_gets_the_list_of_its_section() -> None:
+    """A far guess would mislead."""
+    assert faults(model={"lora": {"zzz": 1}}) == [
+        "model.lora.zzz: unknown key; model.lora has enabled, rank, alpha, dropout, targets"
+    ]
+
+
+def test_unknown_keys_do_not_hide_contradictions() -> None:
+    """The rest of the config is checked as a whole even so."""
+    found = faults("trainer.micro_batch=3", data={"alhpa": 0.3})
+    assert len(found) == 2
+    assert found[1].startswith("trainer.micro_batch: 8 dialogues a step on 1 rank(s)")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("trainer.max_steps=true", "trainer.max_steps"),  # lax reading makes it 1
+        ("trainer.max_steps=10.0", "trainer.max_steps"),
+        ("model.lora.enabled=1", "model.lora.enabled"),
+        ("seed='7'", "seed"),
+        ("seed=-1", "seed"),
+        ("trainer.learning_rate=inf", "trainer.learning_rate"),
+        ("trainer.learning_rate=nan", "trainer.learning_rate"),
+        ("trainer.devices=0", "trainer.devices"),
+        ("trainer.betas=[0.9]", "trainer.betas.1"),
+        ("model.experts=[]", "model.experts"),
+        ("model.experts=whisper", "model.experts"),
+        ("run_name=a/b", "run_name"),
+        ("run_name=..", "run_name"),
+        ("resume=true", "resume"),
+        ("data.system=null", "data.system"),
+    ],
+)
+def test_values_are_taken_strictly(override: str, key: str) -> None:
+    """A value that is quietly converted trains something else than was asked for."""
+    assert [fault.partition(": ")[0] for fault in faults(override)] == [key]
+
+
+def test_a_key_of_two_types_has_one_fault() -> None:
+    """pydantic reports one for each type, under names that nobody typed."""
+    assert faults("trainer.devices=many") == [
+        "trainer.devices: Input should be a valid integer (got 'many'); or: Input should be 'auto'"
+    ]
+    assert load_config("trainer.devices=auto").trainer.devices == "auto"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["data=sharechat_emotion", "data.alpha=0.5"], "data.alpha: 0.5 draws real dialogues"),
+        (["data=sharechat_emotion", "data.alpha=0"], "data.alpha: 0 draws real dialogues"),
+        (["data=dailytalk", "data.synthetic=null"], "data.alpha: 0.2 draws synthetic dialogues"),
+        (["data=dailytalk", "data.made_up=3"], "data.made_up: stands in for both sources"),
+        (["data=base", "data.alpha=0", "data.real=x", "data.val={}"], "trainer.validate_every: there is nothing"),
+        (["data.features=cached"], "data.features_dir: "),
+        (["model.experts=[beats,beats]"], "model.experts: names an expert twice"),
+        (["model=omnichat", "model.encoders.beats.checkpoint=null"], "model.encoders.beats.checkpoint: is null"),
+        (["model.random=false", "model.experts=[whisper]"], "model.encoders.whisper.checkpoint: is null"),
+        (["model.llm.checkpoint=x"], "model.llm.checkpoint: is set, but model.random=true"),
+        (["model.qformer.heads=5"], "model.qformer: hidden 32 cannot be cut into 5 heads"),
+        (["trainer.warmup_steps=9"], "trainer.warmup_steps: 9 is more than trainer.max_steps 8"),
+        (["trainer.devices=3"], "trainer.micro_batch: 8 dialogues a step on 3 rank(s) cannot be cut"),
+    ],
+)
+def test_keys_that_contradict_each_other(overrides: list[str], fault: str) -> None:
+    """Each key is fine by itself; the run would fail late, or train on something else."""
+    assert any(found.startswith(fault) for found in faults(*overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=dailytalk", "data.alpha=0", "data.synthetic=null"],
+        ["data=dailytalk", "data.alpha=1", "data.real=null"],
+        ["model=omnichat", "model.experts=[whisper]", "model.encoders.beats.checkpoint=null"],
+        ["trainer.devices=2", "trainer.num_nodes=2", "trainer.micro_batch=2"],
+        ["trainer.validate_every=0", "data=base", "data.synthetic=x"],
+    ],
+)
+def test_what_is_not_used_need_not_be_there(overrides: list[str]) -> None:
+    """The ends of alpha and a subset of experts are experiments of their own."""
+    assert load_config(*overrides)
+
+
+def test_micro_batches_that_fit_are_listed() -> None:
+    """The cure is part of the message."""
+    assert faults("trainer.micro_batch=5")[0].endswith("into micro-batches of 5; choose 1, 2, 4 or 8")
+
+
+def test_missing_key_is_named() -> None:
+    """A run folder's config of an older version lacks new keys."""
+    cfg = compose()
+    OmegaConf.set_struct(cfg, False)
+    del cfg.data["alpha"]
+    with pytest.raises(ConfigError, match=r"data\.alpha: is missing"):
+        validate(cfg)
+
+
+def test_unresolved_interpolation_is_named() -> None:
+    """OmegaConf resolves late; its error must not come as a traceback."""
+    assert "nope" in faults("run_name=${nope}")[0]
+
+
+def test_config_cannot_be_changed_and_survives_the_run_folder() -> None:
+    """What was checked is what runs, and what is read back from config.yaml."""
+    config = load_config("recipe=sharechat_emotion")
+    with pytest.raises(ValidationError):
+        config.data.alpha = 0.5  # type: ignore[misc]
+    assert validate(OmegaConf.create(config.model_dump(mode="json"))) == config
+
+
+def test_error_crosses_process_boundaries() -> None:
+    """Data workers and launchers pickle exceptions; an error that cannot be unpickled hides its message."""
+    error = pickle.loads(pickle.dumps(ConfigError(["a: wrong", "b: wrong"])))
+    assert str(error) == "2 faults in the config:\n  a: wrong\n  b: wrong"

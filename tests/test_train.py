@@ -1,0 +1,84 @@
+"""The command line of train.py: exit codes and messages; no traceback for what the user can mend."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`python train.py ARGUMENTS`."""
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=250)
+
+
+def test_all_faults_of_a_command_line_come_at_once(tmp_path: Path) -> None:
+    """Hydra alone stops at the first and exits with 1."""
+    result = train("recipe=quickstrt", "trainer=dpp", "foo", "modle=tiny", "data.alhpa=0.3", "seed=-1", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert lines[0] == "train.py: 6 faults in the config:"
+    keys = ["recipe=quickstrt", "trainer=dpp", "foo", "seed", "data.alhpa", "modle"]
+    assert [line.strip().partition(": ")[0] for line in lines[1:]] == keys
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_weights_are_named_before_a_run_folder_is_made(tmp_path: Path) -> None:
+    """A run that cannot start must leave nothing behind."""
+    result = train(
+        "recipe=quickstart",
+        f"model.encoders.beats.checkpoint={tmp_path}/no.pt",
+        f"data.synthetic={tmp_path}/no.jsonl",
+        f"hydra.run.dir={tmp_path}/run",
+    )
+    assert result.returncode == 2
+    assert f"model.encoders.beats.checkpoint: no file {tmp_path}/no.pt" in result.stderr
+    assert f"data.synthetic: no file {tmp_path}/no.jsonl" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_value_of_a_sweep_is_checked_before_the_first_runs(tmp_path: Path) -> None:
+    """The last of seven values must not fail after six runs."""
+    result = train("-m", "recipe=smoke", "data.alpha=0.5,1.5", "seed=0,-1", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert result.returncode == 2
+    assert "data.alpha" in result.stderr
+    assert "seed" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_values_need_the_flag() -> None:
+    """Without -m, Hydra would call them ambiguous."""
+    result = train("data.alpha=0,0.5")
+    assert result.returncode == 2
+    assert "data.alpha: has 2 values; add -m to run each" in result.stderr
+
+
+def test_held_out_sets_take_new_names(tmp_path: Path) -> None:
+    """`data.val` is the user's; Hydra by itself refuses a key that is not there yet."""
+    result = train(f"data.val.mine={tmp_path}/no.jsonl")
+    assert result.returncode == 2
+    assert "data.val.mine: no file" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_gives_each_run_its_own_folder_and_process(tmp_path: Path) -> None:
+    """Runs that share a folder would resume each other; a failing one must not end the sweep."""
+    result = train(
+        "-m",
+        "recipe=smoke",
+        "trainer.max_steps=2,4",
+        "trainer.warmup_steps=1",
+        "trainer.generate_dialogues=0",
+        f"hydra.run.dir={tmp_path}/${{run_name}}",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    for steps in (2, 4):
+        lines = (tmp_path / f"smoke_max_steps_{steps}" / "metrics.jsonl").read_text().splitlines()
+        trained = [json.loads(line)["step"] for line in lines if "loss/total" in json.loads(line)]
+        assert trained[-1] == steps

@@ -1,0 +1,148 @@
+"""Train OmniChat: `python train.py recipe=sharechat_emotion [key=value ...]`.
+
+Composes and checks the config, then hands it to `omnichat.training.fit`. What is heavy is imported after the
+checks, so that `--help` and mistakes answer at once. Exit codes: 0 done, 1 failed, 2 wrong usage, 143 stopped by
+SIGTERM after saving.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from omnichat.config import ConfigError, check, validate
+from omnichat.recipes import CONF_DIR, compose, force, read_overrides, register_recipes
+from omnichat.requirements import missing
+
+FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+MULTIRUN_FLAGS = {"-m", "--multirun"}
+failed_runs: list[str] = []  # of the sweep in this process
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+def run(cfg: DictConfig) -> None:
+    """One run, or one point of a sweep."""
+    job = HydraConfig.get()
+    try:
+        config = validate(cfg)
+        if job.mode == RunMode.MULTIRUN:
+            folder = [override for override in job.overrides.hydra if override.startswith("hydra.run.dir=")]
+            run_point(config.run_name, [*job.overrides.task, *folder])
+            return
+        from omnichat.training.fit import fit
+
+        code = fit(config, Path(job.runtime.output_dir))
+    except ConfigError as error:
+        stop(error, WRONG_USAGE)
+    except (ValueError, FileNotFoundError) as error:
+        stop(error, FAILED)
+    if code != 0:
+        sys.exit(code)
+
+
+def run_point(run_name: str, overrides: Sequence[str]) -> None:
+    """Run one point of a sweep in a process and a folder of its own; a failing point does not end the sweep.
+
+    In one process, the weights, process groups and environment of a run would leak into the next.
+    """
+    swept = [override for override in overrides if override not in sys.argv]
+    changes = [override.partition("=")[0].rpartition(".")[2] + "_" + override.partition("=")[2] for override in swept]
+    name = re.sub(r"[^A-Za-z0-9._+-]", "_", "_".join([run_name, *changes]))
+    fixed = [override for override in overrides if not override.startswith("run_name=")]
+    process = subprocess.Popen([sys.executable, __file__, *fixed, f"run_name={name}", "hydra.mode=RUN"])
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the run saves, then the sweep ends with it
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        sys.exit(INTERRUPTED)
+    if code in (TERMINATED, INTERRUPTED):
+        sys.exit(code)
+    if code != 0:
+        failed_runs.append(name)
+
+
+def check_command_line(arguments: Sequence[str]) -> None:
+    """Check what `python train.py ARGUMENTS` would run, before anything is made or loaded; each value of a sweep too.
+
+    Raises:
+        ConfigError: names every fault at once, those of the command line first.
+    """
+    alternatives, faults = read_overrides(arguments)
+    base = [values[0] for values in alternatives if values]
+    understood = not faults
+    faults += faults_of(base)
+    if understood and not faults:
+        hydra_config = compose(*base, with_hydra=True).hydra
+        swept = [values for values in alternatives if len(values) > 1]
+        if hydra_config.mode == RunMode.MULTIRUN or MULTIRUN_FLAGS & set(arguments):
+            keys = {key_of(override) for override in base}
+            recipe = (hydra_config.sweeper.params or {}).items()
+            swept += read_overrides([f"{key}={values}" for key, values in recipe if key not in keys])[0]
+        else:
+            faults += [f"{key_of(values[0])}: has {len(values)} values; add -m to run each" for values in swept]
+        for value in (value for values in swept for value in values):
+            faults += faults_of([*(other for other in base if key_of(other) != key_of(value)), value])
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+
+
+def faults_of(overrides: Sequence[str]) -> list[str]:
+    """What is wrong with the config that these overrides make, and what it asks for that is not there."""
+    first = None
+    try:
+        cfg = compose(*overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        first = " ".join(str(error).split())
+        try:  # Hydra stops at the first unknown key; the schema names all of them
+            cfg = compose(*map(force, overrides))
+        except (HydraException, OmegaConfBaseException):
+            return [first]
+    config, faults = check(cfg)
+    if first is not None:
+        return faults or [first]
+    return faults + (missing(config) if config is not None else [])
+
+
+def key_of(override: str) -> str:
+    """`+data.val.new=PATH` -> `data.val.new`."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def stop(error: Exception, code: int) -> None:
+    """End with the message of a fault that is the user's to mend; with the traceback too where it is asked for."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print(f"train.py: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Check the whole command line, then run it."""
+    register_recipes()
+    # In these sections the keys are the user's own; Hydra wants to be told that they may be new.
+    sys.argv[1:] = [f"++{word}" if word.startswith(("data.val.", "data.test.")) else word for word in sys.argv[1:]]
+    flags = {word for word in sys.argv[1:] if word.startswith("-")}
+    if flags <= MULTIRUN_FLAGS:  # the others ask for help, or come from Hydra's own tools
+        try:
+            check_command_line(sys.argv[1:])
+        except ConfigError as error:
+            stop(error, WRONG_USAGE)
+    run()
+    if failed_runs:
+        print(f"train.py: {len(failed_runs)} run(s) of the sweep failed: {', '.join(failed_runs)}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
