@@ -94,7 +94,7 @@ class LoRAConfig(Section):
 
     enabled: bool
     rank: Positive
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: Annotated[tuple[Text, ...], Field(min_length=1)]
 

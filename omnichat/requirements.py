@@ -22,10 +22,11 @@ PLACES = {
     "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), as README.md, 'Data', describes",
     "corpora/sharechat": "ShareChatX (sharechatx.github.io), as README.md, 'Data', describes",
 }
-# What a folder of weights must hold, in the layout of its upstream.
+# What a folder of weights must hold, in the layout of its upstream; half a download lacks some of it.
 FOLDERS = {
-    "model.encoders.emotion2vec.checkpoint": ("config.yaml", "model.pt"),
-    "model.llm.checkpoint": ("config.json", "tokenizer.json"),
+    "model.encoders.whisper.checkpoint": ("config.json",),
+    "model.encoders.emotion2vec.checkpoint": ("config.yaml", "*.pt"),
+    "model.llm.checkpoint": ("config.json", "tokenizer.json", "*.safetensors"),
 }
 
 
@@ -34,9 +35,12 @@ def missing(config: RunConfig) -> list[str]:
     lines = []
     for key, path in _paths(config):
         place = locate(path)
-        needed = [place / name for name in FOLDERS.get(key, ())] if place.is_dir() else [place]
         source = next((text for part, text in PLACES.items() if part in path), WEIGHTS.get(key, "correct the path"))
-        lines += [f"{key}: no file {file}; {source}" for file in needed if not file.exists()]
+        if not place.exists():
+            lines.append(f"{key}: no file {place}; {source}")
+        elif place.is_dir():
+            absent = [pattern for pattern in FOLDERS.get(key, ()) if not any(place.glob(pattern))]
+            lines += [f"{key}: no file {place / pattern}; {source}" for pattern in absent]
     return lines + [
         f"{key}: needs the package {package}; pip install -e '.[{package}]'"
         for key, package in _packages(config)

@@ -47,12 +47,14 @@ def test_every_missing_file_is_named_with_its_key_and_its_source(elsewhere: RunC
 
 def test_half_a_folder_is_not_a_checkpoint(elsewhere: RunConfig, tmp_path: Path) -> None:
     """An interrupted download leaves the folder and lacks the file."""
-    folder = tmp_path / "emotion2vec_base"
+    folder = tmp_path / "llama"
     folder.mkdir()
-    (folder / "config.yaml").touch()
-    named = [line for line in missing(elsewhere) if "emotion2vec" in line]
-    assert len(named) == 1
-    assert str(folder / "model.pt") in named[0]
+    (folder / "config.json").touch()
+    lacks = [line.partition(";")[0] for line in missing(elsewhere) if line.startswith("model.llm")]
+    assert lacks == [f"model.llm.checkpoint: no file {folder}/{name}" for name in ("tokenizer.json", "*.safetensors")]
+    (folder / "tokenizer.json").touch()
+    (folder / "model-00001-of-00004.safetensors").touch()
+    assert not any(line.startswith("model.llm") for line in missing(elsewhere))
 
 
 def test_what_alpha_and_experts_leave_out_is_not_asked_for(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from data_prep.quickstart.corpus import Options, description, is_made, make
+from data_prep.quickstart.corpus import Options, description, made_in, make
 from data_prep.quickstart.espeak import Espeak, EspeakError
 
 EPILOG = """\
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     result.add_argument("--workers", type=_natural, default=2, metavar="N", help="processes; default: %(default)s")
     result.add_argument("--espeak-library", metavar="FILE", help="libespeak-ng to use instead of the wheel's")
-    result.add_argument("--overwrite", action="store_true", help="replace OUT where it holds something else")
+    result.add_argument("--overwrite", action="store_true", help="replace another quickstart corpus in OUT")
     return result
 
 
@@ -61,11 +61,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with Espeak(arguments.espeak_library) as engine:
             wanted = description(options, f"espeak-ng {engine.version}")
-        if is_made(out, wanted):
-            print(f"{out} holds this corpus already; nothing to do")
-            return 0
-        if out.exists() and not arguments.overwrite and (not out.is_dir() or any(out.iterdir())):
-            command.error(f"{out} holds something else; give another folder, or --overwrite to replace it")
+        there = made_in(out)
+        if there is not None:
+            differing = sorted(key for key, value in wanted.items() if there.get(key) != value)
+            if not differing:
+                print(f"{out} holds this corpus already; nothing to do")
+                return 0
+            if not arguments.overwrite:
+                command.error(f"{out} holds a corpus of other {', '.join(differing)}; --overwrite replaces it")
+        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            command.error(f"{out} exists and is no quickstart corpus; give another folder")
         counts = make(out, options, arguments.workers, arguments.espeak_library)
     except ValueError as error:
         command.error(str(error))

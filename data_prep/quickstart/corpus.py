@@ -14,14 +14,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from data_prep.quickstart.espeak import Espeak, speak
 from data_prep.quickstart.prosody import LEVEL, PEAK
@@ -77,7 +78,7 @@ def plan(options: Options) -> dict[str, list[Scene]]:
     limits = (len(train) - options.val_scripts, len(train) // 3, half, half)
     for name, count, limit in zip(("train", "val", "test", "test"), counts, limits, strict=True):
         if not 1 <= count <= limit:
-            raise ValueError(f"--{name}-scripts must be 1 to {limit} (the grammar has no more combinations), got {count}")
+            raise ValueError(f"--{name}-scripts must be 1 to {limit}, as the grammar has no more; got {count}")
     pools = {
         "train": (train[: options.train_scripts], TRAIN_VOICES),
         "val": (train[-options.val_scripts :], TRAIN_VOICES),
@@ -89,8 +90,8 @@ def plan(options: Options) -> dict[str, list[Scene]]:
 
 def _scenes(split: str, pairs: list[tuple[int, str]], voices: Sequence[Voice], seed: int) -> list[Scene]:
     rng = _rng(seed, split)
-    speakers, assistants, scenarios = (_balanced(items, rng) for items in (voices, GENDERS, SCENARIOS))
-    placements = _balanced(PLACEMENTS, rng)
+    speakers, assistants = _balanced(voices, rng), _balanced(GENDERS, rng)
+    scenarios, placements = _balanced(SCENARIOS, rng), _balanced(PLACEMENTS, rng)
     # A stream per emotion: each emotion meets each sound equally often, so that neither tells the other.
     sounds = {(kind, emotion): _balanced(tuple(SOUNDS[kind]), rng) for kind in SOUNDS for emotion in EMOTIONS}
     scenes = []
@@ -116,7 +117,9 @@ def _rng(seed: int, key: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(key.encode())])
 
 
-def mix(speech: NDArray[np.float32], kind: str, sound: str, placement: str, rng: np.random.Generator) -> NDArray[np.float32]:
+def mix(
+    speech: NDArray[np.float32], kind: str, sound: str, placement: str, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Speech (S,) with a sound before it (0.6 to 0.9 s longer) or under it (S,), below `PEAK`."""
     level = LEVEL * 10 ** ((SOUND_LEVELS[kind, placement] + rng.uniform(-2, 2)) / 20)
     if placement == "under":
@@ -127,42 +130,62 @@ def mix(speech: NDArray[np.float32], kind: str, sound: str, placement: str, rng:
     return mixed * np.float32(min(1.0, PEAK / float(np.abs(mixed).max())))
 
 
-def record(scene: Scene, espeak: Espeak, root: Path, seed: int) -> list[Dialogue]:
-    """Speak one scene into files below `root`: its dialogues, one per emotion.
-
-    Raises:
-        EspeakError: see `Espeak.say`.
-    """
-
-    def write(name: str, pcm: NDArray[np.float32]) -> AudioRef:
-        path = root / "audio" / f"{scene.name}-{name}.flac"
-        soundfile.write(path, np.round(pcm * 32767).astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
-        return AudioRef(str(path), len(pcm))
-
+def branches(scene: Scene) -> list[Dialogue]:
+    """The dialogues of a scene, one per emotion, in words: no audio yet."""
+    script, gender = scene.script, scene.assistant
     history: list[Turn] = []
-    for number, (question, answer) in enumerate(scene.script.history):
-        rng = _rng(seed, f"{scene.name} history {number}")
-        audio = write(f"history{number}", speak(espeak, question, scene.voice, "neutral", rng).pcm)
-        history += [Turn("user", question, audio=audio), Turn("assistant", answer, Style(scene.assistant, *NEUTRAL))]
+    for question, answer in script.history:
+        history += [Turn("user", question), Turn("assistant", answer, Style(gender, *NEUTRAL))]
     dialogues = []
     for emotion, (sound, placement) in zip(EMOTIONS, scene.sounds, strict=True):
-        rng = _rng(seed, f"{scene.name} {emotion}")
-        pcm = speak(espeak, scene.script.current, scene.voice, emotion, rng).pcm
-        if sound:
-            pcm = mix(pcm, scene.scenario, sound, placement, rng)
-        style, words = reply(emotion, scene.script.content, sound, scene.assistant)
-        current = Turn("user", scene.script.current, audio=write(emotion, pcm))
         about = {
-            "scenario": scene.scenario, "script": scene.script.id, "voice": scene.voice.name,
-            "voice_gender": scene.voice.gender, "emotion": emotion, "sound": sound, "placement": placement,
-            "content": scene.script.content,
-        }  # fmt: skip
-        turns = (*history, current, Turn("assistant", words, style))
+            "scenario": scene.scenario,
+            "script": script.id,
+            "voice": scene.voice.name,
+            "voice_gender": scene.voice.gender,
+            "emotion": emotion,
+            "sound": sound,
+            "placement": placement,
+            "content": script.content,
+        }
+        style, words = reply(emotion, script.content, sound, gender)
+        turns = (*history, Turn("user", script.current), Turn("assistant", words, style))
         dialogues.append(Dialogue(f"{scene.name}-{emotion}", turns, "quickstart", about))
     return dialogues
 
 
-def description(options: Options, engine: str) -> dict[str, object]:
+def record(scene: Scene, espeak: Espeak, root: Path, seed: int) -> list[Dialogue]:
+    """Speak one scene into files below `root`: its dialogues with their audio.
+
+    Raises:
+        EspeakError: see `Espeak.say`.
+    """
+    dialogues = branches(scene)
+
+    def write(name: str, pcm: NDArray[np.float32]) -> AudioRef:
+        path = root / "audio" / f"{name}.flac"
+        soundfile.write(path, np.round(pcm * 32767).astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
+        return AudioRef(str(path), len(pcm))
+
+    history = list(dialogues[0].turns[:-2])
+    for number, turn in enumerate(history):
+        if turn.role == "user":
+            name = f"{scene.name}-history{number // 2}"
+            pcm = speak(espeak, turn.text, scene.voice, "neutral", _rng(seed, name)).pcm
+            history[number] = replace(turn, audio=write(name, pcm))
+    recorded = []
+    for dialogue in dialogues:
+        rng = _rng(seed, dialogue.id)
+        question, answer = dialogue.turns[-2:]
+        pcm = speak(espeak, question.text, scene.voice, dialogue.scene["emotion"], rng).pcm
+        if dialogue.scene["sound"]:
+            pcm = mix(pcm, scene.scenario, dialogue.scene["sound"], dialogue.scene["placement"], rng)
+        current = replace(question, audio=write(dialogue.id, pcm))
+        recorded.append(replace(dialogue, turns=(*history, current, answer)))
+    return recorded
+
+
+def description(options: Options, engine: str) -> dict[str, Any]:
     """What identifies a corpus: two with the same description have the same bytes."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return {
@@ -176,20 +199,20 @@ def description(options: Options, engine: str) -> dict[str, object]:
     }
 
 
-def is_made(out: Path, wanted: dict[str, object]) -> bool:
-    """Whether `out` holds exactly the corpus described; `store.json` is written last."""
+def made_in(out: Path) -> dict[str, Any] | None:
+    """What `store.json` says of the quickstart corpus in `out`; None where there is none."""
     try:
         found = json.loads((out / "store.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and all(found.get(key) == value for key, value in wanted.items())
+        return None
+    return found if isinstance(found, dict) and found.get("name") == "quickstart" else None
 
 
 def make(out: Path, options: Options, workers: int = 2, library: str | None = None) -> dict[str, int]:
     """Make the corpus in `out`, which appears complete or not at all; the dialogues per split.
 
     Args:
-        out: the store's folder; replaced where it exists.
+        out: the store's folder; replaced where it exists, so look first.
         options: what to make.
         workers: espeak-ng processes; the result does not depend on their number.
         library: a libespeak-ng to load instead of the wheel's or the system's.
@@ -199,6 +222,7 @@ def make(out: Path, options: Options, workers: int = 2, library: str | None = No
         EspeakError: no engine, or it died.
     """
     splits = plan(options)
+    out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "audio").mkdir(parents=True)
@@ -217,15 +241,17 @@ def make(out: Path, options: Options, workers: int = 2, library: str | None = No
                 free.put(engine)
 
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        total = sum(len(scenes) for scenes in splits.values())
-        bar = stack.enter_context(tqdm(total=total, desc="speaking scripts", unit="script", disable=None))
+        console = Console(stderr=True)
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        progress = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
+        bar = progress.add_task("speaking scripts", total=sum(len(scenes) for scenes in splits.values()))
         for split, scenes in splits.items():
             futures = [pool.submit(work, scene) for scene in scenes]
             dialogues: list[Dialogue] = []
             try:
                 for future in futures:
                     dialogues += future.result()
-                    bar.update()
+                    progress.advance(bar)
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # don't speak the rest before the fault is told
                 raise

@@ -1,5 +1,6 @@
 """Client of the espeak-ng worker: text to 16 kHz speech with phone times; and `speak`, speech with an emotion."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -46,11 +47,15 @@ class Espeak:
     """
 
     def __init__(self, library: str | None = None) -> None:
-        self._errors = tempfile.TemporaryFile()  # not a pipe: nobody reads it while the worker runs
+        # A file and not a pipe, as nobody reads it while the worker runs.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         command = [sys.executable, str(WORKER)] + (["--library", library] if library else [])
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=-1
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         try:
             hello = self._line()
         except EspeakError:
@@ -69,17 +74,14 @@ class Espeak:
 
     def close(self) -> None:
         """End the worker."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it is gone already, which is what is wanted
+        with contextlib.suppress(BrokenPipeError):  # it is gone already, which is what is wanted
+            self._requests.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
         self._errors.close()
 
     def say(self, text: str, voice: Voice, prosody: Prosody) -> Utterance:
@@ -97,19 +99,18 @@ class Espeak:
             "volume": VOLUME,
             "word_gap": prosody.word_gap,
         }
-        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
         except (BrokenPipeError, ValueError):
             raise self._dead() from None
         answer = self._line()
-        pcm = self._process.stdout.read(2 * answer["num_samples"])
+        pcm = self._answers.read(2 * answer["num_samples"])
         if len(pcm) != 2 * answer["num_samples"]:
             raise self._dead()
         if not pcm:
             raise EspeakError(f"espeak-ng made no sound for {text!r} with voice {voice.name}")
-        wave = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
+        wave = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / np.float32(32768)
         return self._at_16k(wave, answer["phones"])
 
     def _at_16k(self, wave: NDArray[np.float32], events: list[tuple[str, int]]) -> Utterance:
@@ -121,8 +122,7 @@ class Espeak:
         return Utterance(resampled, phones)
 
     def _line(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line.endswith(b"\n"):
             raise self._dead()
         answer: dict[str, Any] = json.loads(line)
@@ -135,12 +135,10 @@ class Espeak:
         status = self._process.wait()
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return EspeakError(f"the espeak-ng worker ended early (status {status}){': ' + last[0] if last else ''}; run again")
+        return EspeakError(f"the espeak-ng worker ended early (status {status}): {''.join(last) or 'no message'}")
 
 
-def speak(
-    espeak: Espeak, text: str, voice: Voice, emotion: str, rng: np.random.Generator | None = None
-) -> Utterance:
+def speak(espeak: Espeak, text: str, voice: Voice, emotion: str, rng: np.random.Generator | None = None) -> Utterance:
     """`text` as `voice` says it in `emotion`.
 
     Args:

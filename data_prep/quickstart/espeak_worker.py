@@ -66,7 +66,7 @@ class Engine:
             OUTPUT_SYNCHRONOUS, 0, data, INITIALIZE_PHONEME_EVENTS | INITIALIZE_DONT_EXIT
         )
         if self.sample_rate <= 0:
-            raise EngineError("espeak-ng found no voice data; reinstall espeakng-loader, or espeak-ng-data")
+            raise EngineError("finds no voice data; reinstall espeakng-loader, or espeak-ng-data")
         self.library.espeak_Info.restype = ctypes.c_char_p
         self.version = self.library.espeak_Info(None).decode().split()[0]
         self._pcm: list[bytes] = []
@@ -93,7 +93,7 @@ class Engine:
             except OSError as error:
                 reasons.append(str(error))
         raise EngineError(
-            "espeak-ng cannot be loaded: pip install espeakng-loader, or install the system package espeak-ng "
+            "cannot be loaded; pip install espeakng-loader, or install the system package espeak-ng "
             f"({'; '.join(reasons)})"
         )
 
@@ -152,10 +152,10 @@ def main(argv: list[str] | None = None) -> int:
     os.dup2(2, 1)
     try:
         if not hasattr(os, "fork"):
-            raise EngineError("the speech worker needs os.fork: run it on Linux or macOS")
+            raise EngineError("the speech worker needs os.fork; run it on Linux or macOS")
         engine = Engine(arguments.library)
-    except EngineError as error:
-        out.write(json.dumps({"error": str(error)}).encode() + b"\n")
+    except (EngineError, AttributeError) as error:  # AttributeError: a library without espeak-ng's functions
+        out.write(json.dumps({"error": f"{arguments.library or 'espeak-ng'}: {error}"}).encode() + b"\n")
         out.flush()
         return 1
     out.write(json.dumps({"version": engine.version, "sample_rate": engine.sample_rate}).encode() + b"\n")

@@ -2,8 +2,9 @@
 
 The seven emotions differ in several voice-independent ways at once (rate, pitch range, contour, spectral tilt,
 tremor, roughness, breath), so that none hangs on absolute pitch or loudness: the encoders normalise level away, and
-pitch is the speaker's before it is the emotion's. The directions are those of Scherer, "Vocal communication of
-emotion", Speech Communication 40 (2003), table 1; the amounts are ours, tuned until a linear classifier tells them apart.
+pitch is the speaker's before it is the emotion's. The directions are those reviewed by Scherer, "Vocal communication
+of emotion", Speech Communication 40 (2003), where it treats them; the amounts are ours, set so that a linear
+classifier tells them apart.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE
 
-LEVEL = 10 ** (-20 / 20)  # RMS of neutral speech, full scale = 1; leaves 13 dB for loud emotions and peaks
+LEVEL = 10 ** (-23 / 20)  # RMS of neutral speech, full scale = 1: leaves loud emotions room for their peaks
 PEAK = 0.94  # -0.5 dBFS, the peak rule of Divide-and-Remaster (dnr-utils config.py)
 
 
@@ -23,8 +24,8 @@ class Prosody:
 
     rate: words per minute. pitch, pitch_range: espeak-ng's 0..99, 50 = the voice's own. word_gap: pause between
     words, units of 10 ms. ending: the mark that sets the intonation ("." falls, "?" rises), "" for the text's own.
-    gain: dB against neutral.
-    tilt: dB per octave around 1 kHz. swell: dB from the first to the last sample. tremor: pitch wobble in percent and depth of the loudness wobble, at 6.5 Hz.
+    gain: dB against neutral. tilt: dB per octave around 1 kHz. swell: dB from the first to the last sample. tremor:
+    pitch and loudness wobble at 10 Hz, faster than syllables follow; 1 = 6 % of pitch, 0.8 of depth.
     roughness: depth of a 40 Hz loudness wobble (creak). drive: soft clipping. breath: noise against speech, amplitude.
     """
 
@@ -73,8 +74,8 @@ def colour(wave: NDArray[np.float32], prosody: Prosody, rng: np.random.Generator
     seconds = np.arange(len(samples)) / SAMPLE_RATE
     envelope = _envelope(samples)
     if prosody.tremor:
-        phase = 2 * np.pi * 6.5 * seconds + rng.uniform(0, 2 * np.pi)
-        shift = 0.0015 * prosody.tremor * np.sin(phase)  # seconds; its slope is the pitch deviation
+        phase = 2 * np.pi * 10 * seconds + rng.uniform(0, 2 * np.pi)
+        shift = 0.001 * prosody.tremor * np.sin(phase)  # seconds; its slope is the pitch deviation
         samples = np.interp(seconds + shift, seconds, samples) * (1 + 0.8 * prosody.tremor * np.sin(phase))
     if prosody.roughness:
         samples = samples * (1 + prosody.roughness * np.sin(2 * np.pi * 40 * seconds + rng.uniform(0, 2 * np.pi)))
@@ -88,7 +89,8 @@ def colour(wave: NDArray[np.float32], prosody: Prosody, rng: np.random.Generator
     if prosody.breath:
         samples = samples + prosody.breath * (0.3 + envelope) * _tilted(rng.standard_normal(len(samples)), 1.0)
     samples *= LEVEL * 10 ** (prosody.gain / 20) / max(_rms(samples), 1e-6)
-    return (samples * min(1.0, PEAK / max(np.abs(samples).max(), 1e-6))).astype(np.float32)
+    samples *= min(1.0, PEAK / max(float(np.abs(samples).max()), 1e-6))
+    return samples.astype(np.float32)
 
 
 def _rms(samples: NDArray[np.float64]) -> float:
@@ -99,11 +101,14 @@ def _envelope(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """Loudness over time: the mean magnitude of 20 ms around each sample."""
     width = SAMPLE_RATE // 50
     sums = np.cumsum(np.pad(np.abs(samples), (width // 2 + 1, width - width // 2 - 1)))
-    return (sums[width:] - sums[:-width])[: len(samples)] / width
+    means: NDArray[np.float64] = (sums[width:] - sums[:-width])[: len(samples)] / width
+    return means
 
 
 def _tilted(samples: NDArray[np.float64], decibels_per_octave: float) -> NDArray[np.float64]:
     size = 1 << (len(samples) - 1).bit_length()  # a power of two: prime lengths are slow
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     octaves = np.log2(np.clip(frequencies, 125, 8000) / 1000)
-    return np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (decibels_per_octave * octaves / 20), size)[: len(samples)]
+    gains = 10 ** (decibels_per_octave * octaves / 20)
+    tilted: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(samples, size) * gains, size)
+    return tilted[: len(samples)]

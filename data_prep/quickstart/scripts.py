@@ -118,7 +118,8 @@ def combinations(seed: int) -> tuple[list[tuple[int, str]], list[tuple[int, str]
     """
     rng = np.random.default_rng([seed, 1])
     templates, words = rng.permutation(len(TEMPLATES)), rng.permutation(len(CONTENT_WORDS))
-    train, held_out = [], []
+    train: list[tuple[int, str]] = []
+    held_out: list[tuple[int, str]] = []
     # Diagonal by diagonal: a prefix of either list holds every content word equally often, up to one.
     for shift in range(len(TEMPLATES)):
         for row, word in enumerate(words):

@@ -52,7 +52,7 @@ def _siren(count: int, rng: np.random.Generator) -> Samples:
 
 def _bell(count: int, rng: np.random.Generator) -> Samples:
     base, time = rng.uniform(450, 650), _seconds(SAMPLE_RATE)
-    # Partials of a church bell above its hum (Fletcher and Rossing, The Physics of Musical Instruments, table 21.1).
+    # The partials of a tuned church bell: prime, tierce (a minor third), quint, nominal and above.
     partials = ((1, 0.6), (1.2, 0.5), (1.5, 0.4), (2, 0.5), (2.5, 0.25), (3, 0.25), (4.2, 0.15))
     tone = sum(
         (gain * np.exp(-time * (1.5 + ratio)) * np.sin(2 * np.pi * base * ratio * time) for ratio, gain in partials),
@@ -90,7 +90,8 @@ def _bird(count: int, rng: np.random.Generator) -> Samples:
 
     def chirp(number: int) -> Samples:
         sweep = base * (1 + (0.3 if number % 2 else -0.2) * time / time[-1])
-        return np.sin(2 * np.pi * np.cumsum(sweep) / SAMPLE_RATE) * np.sin(np.pi * time / time[-1])
+        tone: Samples = np.sin(2 * np.pi * np.cumsum(sweep) / SAMPLE_RATE)
+        return tone * np.sin(np.pi * time / time[-1])
 
     return _strikes(count, rng.uniform(0.13, 0.19), rng, chirp)
 
@@ -138,7 +139,7 @@ def _plucked(pitch: float, count: int, rng: np.random.Generator) -> Samples:
 
 def _guitar(count: int, rng: np.random.Generator) -> Samples:
     root, length = rng.uniform(100, 150), int(0.6 * SAMPLE_RATE)
-    chord = np.zeros(length)
+    chord: Samples = np.zeros(length)
     for string, semitones in enumerate((0, 7, 12, 16, 19)):
         late = string * 200  # the strum: strings start 12 ms apart
         chord[late:] += _plucked(root * 2 ** (semitones / 12), length - late, rng)

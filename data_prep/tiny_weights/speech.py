@@ -6,7 +6,6 @@ voices, so that what they know of the tests is what any pretrained expert would.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,28 +43,39 @@ VOICES = TRAIN_VOICES + tuple(
 class Spoken:
     """One utterance: (S,) int16 at 16 kHz, and its labels.
 
-    phones, words: (N,) at 50 frames a second, as names; "" where nothing is said. emotion: one of `EMOTIONS`.
-    sound: one of `SOUND_NAMES`, "" for none.
+    phones, words, sounds: (N,) at 50 frames a second, as names; "" where nothing is said, or nothing else is heard.
+    emotion: one of `EMOTIONS`.
     """
 
     pcm: NDArray[np.int16]
     phones: tuple[str, ...]
     words: tuple[str, ...]
+    sounds: tuple[str, ...]
     emotion: str
-    sound: str
 
 
-def speak_all(espeak: Espeak, count: int, voices: Sequence[Voice], rng: np.random.Generator) -> list[Spoken]:
-    """`count` utterances of random words in random voices, emotions and sounds.
+def pronunciations(espeak: Espeak) -> dict[str, tuple[str, ...]]:
+    """The phones of each word of `VOCABULARY` spoken alone.
 
     Raises:
         EspeakError: see `Espeak.say`.
     """
-    pronounced = {word: _pronounce(espeak, word) for word in VOCABULARY}
-    return [_speak(espeak, voices[rng.integers(len(voices))], pronounced, rng) for _ in range(count)]
+    utterances = {word: espeak.say(word, TRAIN_VOICES[0], Prosody()) for word in VOCABULARY}
+    return {
+        word: tuple(name for name, _, _ in utterance.phones if not name.startswith("_"))
+        for word, utterance in utterances.items()
+    }
 
 
-def _speak(espeak: Espeak, voice: Voice, pronounced: Mapping[str, tuple[str, ...]], rng: np.random.Generator) -> Spoken:
+def speak_randomly(
+    espeak: Espeak, pronounced: Mapping[str, tuple[str, ...]], voices: Sequence[Voice], rng: np.random.Generator
+) -> Spoken:
+    """Random words in a random voice, emotion and sound, all drawn from `rng`.
+
+    Raises:
+        EspeakError: see `Espeak.say`.
+    """
+    voice = voices[rng.integers(len(voices))]
     words, emotion = _sentence(rng), EMOTIONS[rng.integers(len(EMOTIONS))]
     utterance = speak(espeak, " ".join(words), voice, emotion, rng)
     pcm, sound = utterance.pcm, ""
@@ -76,11 +86,14 @@ def _speak(espeak: Espeak, voice: Voice, pronounced: Mapping[str, tuple[str, ...
     ahead = len(pcm) - len(utterance.pcm)
     said = [(name, start + ahead, end + ahead) for name, start, end in utterance.phones if not name.startswith("_")]
     owners = align([name for name, _, _ in said], [pronounced[word] for word in words])
-    phones, spoken = [""] * num_frames(len(pcm)), [""] * num_frames(len(pcm))
+    size = num_frames(len(pcm))
+    phones, spoken = [""] * size, [""] * size
     for (name, start, end), owner in zip(said, owners, strict=True):
-        for frame in range(round(start / FRAME), min(round(end / FRAME), len(phones))):
+        for frame in range(round(start / FRAME), min(round(end / FRAME), size)):
             phones[frame], spoken[frame] = name, words[owner]
-    return Spoken(np.round(pcm * 32767).astype(np.int16), tuple(phones), tuple(spoken), emotion, sound)
+    heard = round(ahead / FRAME) if ahead else size  # a sound is either before all the speech, or under it
+    sounds = (sound,) * heard + ("",) * (size - heard)
+    return Spoken(np.round(pcm * 32767).astype(np.int16), tuple(phones), tuple(spoken), sounds, emotion)
 
 
 def _sentence(rng: np.random.Generator) -> list[str]:
@@ -88,13 +101,8 @@ def _sentence(rng: np.random.Generator) -> list[str]:
     kind = rng.random()
     if kind < 0.3:
         return TEMPLATES[rng.integers(len(TEMPLATES))].format(NOUNS[rng.integers(len(NOUNS))]).rstrip(".").split()
-    words = list(rng.choice(CORPUS_WORDS if kind < 0.6 else VOCABULARY, size=rng.integers(2, 7)))
+    words = rng.choice(CORPUS_WORDS if kind < 0.6 else VOCABULARY, size=rng.integers(2, 7)).tolist()
     return [*words, str(rng.choice(CONTENT_WORDS))] if kind < 0.6 else words
-
-
-def _pronounce(espeak: Espeak, word: str) -> tuple[str, ...]:
-    phones = espeak.say(word, TRAIN_VOICES[0], Prosody()).phones
-    return tuple(name for name, _, _ in phones if not name.startswith("_"))
 
 
 def align(phones: Sequence[str], pronunciations: Sequence[Sequence[str]]) -> list[int]:

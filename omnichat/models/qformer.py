@@ -109,13 +109,13 @@ class QFormerLayer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of the queries of a window to each other."""
+    """Multi-head attention of the queries of a window to each other; its key has no bias, see `CrossAttention`."""
 
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(hidden, hidden)
-        self.key = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden, bias=False)
         self.value = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, hidden)
 

@@ -1,5 +1,7 @@
 """What README.md tells people to type exists."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -61,3 +63,12 @@ def test_key_exists(key: str) -> None:
 def test_link_leads_somewhere(path: str) -> None:
     """A link to a file of the repository that is not there."""
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_imports_exist(block: str) -> None:
+    """The public names that the README shows are there."""
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []

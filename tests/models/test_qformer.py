@@ -45,7 +45,7 @@ def golden_qformer(name: str, stride: int = 17) -> tuple[WindowedQFormer, dict[s
             state[f"norm.{key.rsplit('.', 1)[1]}"] = tensor
     # A key's bias shifts all scores of a query alike: softmax does not see it, and ours has none.
     for layer in range(2):
-        del state[f"layers.{layer}.cross_attention.key.bias"]
+        del state[f"layers.{layer}.self_attention.key.bias"], state[f"layers.{layer}.cross_attention.key.bias"]
     if name == "dual":
         qformer.norm = nn.Identity()  # upstream normalises each expert apart, before they are put side by side
     qformer.load_state_dict(state)

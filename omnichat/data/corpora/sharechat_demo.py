@@ -1,0 +1,63 @@
+"""The dialogues of ShareChatX's demo pages (sharechatx.github.io, no licence), as transcribed `dialogue.json` files.
+
+`<id>/dialogue.json` beside its wavs (16 kHz; PCM_16, PCM_32 and FLOAT, which may exceed +-1). Speaker A, the left
+column, is the user and speaks first; B answers. The page gives pitch, speed and emotion, no gender. Where the page ends
+on a user turn, its answer is taken from DailyTalk where the recording was identified there; else the turn is left out.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omnichat.audio import audio_ref
+from omnichat.data.corpora.emotions import EmotionMap, emotion_map
+from omnichat.data.corpora.reading import Reading, assign_roles
+from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
+
+NAME = "sharechat-demo"
+EMOTIONS = "sharechat_demo"  # the page's labels, and DailyTalk's for its answers
+
+
+def read_sharechat_demo(folder: Path | str) -> Reading:
+    """All dialogues below a folder, in the order of their ids.
+
+    Raises:
+        DataError: `no_file` where there are none.
+    """
+    paths = sorted(Path(folder).rglob("dialogue.json"))
+    if not paths:
+        raise DataError("no_file", "holds no <id>/dialogue.json; give the folder of the demo's recordings", str(folder))
+    reading, labels = Reading(), emotion_map(EMOTIONS)
+    for path in paths:
+        try:
+            reading.dialogues.append(_dialogue(path, labels, reading))
+        except DataError as error:
+            reading.rejects.append(error.at(str(path)))
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"is not a demo dialogue ({type(error).__name__}: {error}); transcribe the page again"
+            reading.rejects.append(DataError("bad_json", message, str(path)))
+    return reading
+
+
+def _dialogue(path: Path, labels: EmotionMap, reading: Reading) -> Dialogue:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    turns = [_turn(path.parent, turn, labels, reading) for turn in record["turns"]]
+    speakers = [turn["speaker"] for turn in record["turns"]]
+    answer = next((extra for extra in record.get("extra_audio", ()) if "dailytalk" in extra), None)
+    if speakers[-1] == "A" and answer is not None:
+        turns.append(_turn(path.parent, answer["dailytalk"] | {"audio": answer["audio"]}, labels, reading))
+        speakers.append("B")
+    scene = {"scenario": record["subset"], "background": record["derived_background"]["mode"]}
+    if record["background_caption"]:
+        scene["caption"] = record["background_caption"]
+    dialogue = Dialogue(record["id"], assign_roles(turns, speakers, "second_speaker"), NAME, scene)
+    check_dialogue(dialogue)
+    return dialogue
+
+
+def _turn(folder: Path, record: Mapping[str, Any], labels: EmotionMap, reading: Reading) -> Turn:
+    reading.labels[record["emotion"]] += 1
+    pitch, speed = (record[name].strip().lower() if record.get(name) else None for name in ("pitch", "speed"))
+    style = Style(emotion=labels[record["emotion"]], speed=speed, pitch=pitch)
+    return Turn("user", record["text"], style, audio_ref(folder / record["audio"]))

@@ -1,0 +1,1 @@
+"""A trained run on held-out dialogues, in three stages: generate replies, score them, write the report."""

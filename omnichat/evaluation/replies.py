@@ -1,0 +1,210 @@
+"""`replies.jsonl`: what a model answered, with all that is needed to score and show it, one reply a line.
+
+`generation.json` beside it says what the replies were made with and how many there must be.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Reply, Style, Turn
+from omnichat.recipes import ROOT
+
+REPLIES = "replies.jsonl"
+GENERATION = "generation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's reply to a dialogue.
+
+    Attributes:
+        history: the turns before the reply; the last one is the user turn that is answered.
+        reference: what the corpus answers.
+        reply: what the model answers; style None where none could be read.
+        raw: the model's text as it came.
+        gates: mean gate of each expert over the windows of the last user turn; empty where it was not heard.
+        seconds: wall time of the batch, divided by its dialogues.
+        model: hash of the trained weights and the decoding settings.
+        prompt: hash of the token ids and the audio lengths that the model got.
+    """
+
+    id: str
+    split: str
+    scene: Mapping[str, str]
+    history: tuple[Turn, ...]
+    reference: Reply
+    reply: Reply
+    raw: str
+    gates: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    model: str = ""
+    prompt: str = ""
+
+
+def answer_to_json(answer: Answer) -> str:
+    """One line, without its end. Audio paths inside the repository are written relative to it."""
+    assert answer.reference.style is not None, "a reference has a style, if only an unknown one"
+    record = {
+        "id": answer.id,
+        "split": answer.split,
+        "scene": dict(answer.scene),
+        "history": [_turn_to_json(turn) for turn in answer.history],
+        "reference": {"style": answer.reference.style.known(), "text": answer.reference.text},
+        "reply": {
+            "style": None if answer.reply.style is None else answer.reply.style.known(),
+            "text": answer.reply.text,
+            "raw": answer.raw,
+        },
+        "gates": dict(answer.gates),
+        "seconds": answer.seconds,
+        "model": answer.model,
+        "prompt": answer.prompt,
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def answer_from_json(line: str) -> Answer:
+    """One line as an `Answer`.
+
+    Raises:
+        DataError: `bad_json`, `wrong_type`, `no_reference` or `unknown_style`; names the id where it could be read.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError("bad_json", f"not JSON ({error})") from None
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not record["id"]:
+        raise DataError("wrong_type", "a reply is an object with an id")
+    try:
+        return _answer(record)
+    except DataError as error:
+        raise error.at(f"reply {record['id']!r}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"lacks a field or has one of another type ({error!r}); run stage=generate again"
+        raise DataError("wrong_type", message, f"reply {record['id']!r}") from None
+
+
+def read_answers(path: Path | str) -> list[Answer]:
+    """All replies of a file, by split and id, so that scores do not depend on the order they were made in.
+
+    Raises:
+        DataError: `no_file`, `empty_file`, `truncated`, `duplicate_id`, `mixed_models` or what `answer_from_json`
+            finds, with `file:line`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError("no_file", "no such file; run stage=generate first, or correct run=", str(path))
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1].strip():
+        message = "the last line was cut short; run stage=generate again, which mends it"
+        raise DataError("truncated", message, f"{path}:{len(lines)}")
+    answers: dict[tuple[str, str], Answer] = {}
+    places: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            answer = answer_from_json(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise DataError("bad_encoding", "not UTF-8; run stage=generate again", f"{path}:{number}") from None
+        except DataError as error:
+            raise error.at(f"{path}:{number}") from None
+        key = (answer.split, answer.id)
+        if key in places:
+            message = f"id {answer.id!r} of split {answer.split!r} is that of line {places[key]} too; delete one of them"
+            raise DataError("duplicate_id", message, f"{path}:{number}")
+        answers[key], places[key] = answer, number
+    if not answers:
+        raise DataError("empty_file", "holds no reply; run stage=generate again", str(path))
+    if len(models := {answer.model for answer in answers.values()}) > 1:
+        message = f"holds replies of {len(models)} models or decoding settings; run stage=generate again"
+        raise DataError("mixed_models", message, str(path))
+    return [answers[key] for key in sorted(answers)]
+
+
+def mend(path: Path) -> list[Answer]:
+    """The whole replies of a file that a kill may have cut short; what is not whole is taken out of the file.
+
+    Raises:
+        DataError: a broken line that is not the last one: that is damage, not a kill.
+    """
+    if not path.is_file():
+        return []
+    whole, _, rest = path.read_bytes().rpartition(b"\n")
+    if rest.strip():
+        replace_file(path, whole + b"\n" if whole else b"")
+    if not whole.strip():
+        return []
+    answers = []
+    for number, line in enumerate(whole.split(b"\n"), start=1):
+        try:
+            answers += [answer_from_json(line.decode("utf-8", errors="replace"))] if line.strip() else []
+        except DataError as error:
+            raise error.at(f"{path}:{number}") from None
+    return answers
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Write a file of replies, whole or not at all."""
+    replace_file(path, "".join(answer_to_json(answer) + "\n" for answer in answers).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` into `path` so that a crash leaves the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _answer(record: Mapping[str, Any]) -> Answer:
+    reference, reply = record.get("reference"), record["reply"]
+    if not isinstance(reference, dict) or not str(reference.get("text") or "").strip():
+        message = "has no reference to be scored against; generate from a store whose dialogues end in one"
+        raise DataError("no_reference", message)
+    style = reply["style"]
+    return Answer(
+        id=record["id"],
+        split=_text(record["split"]),
+        scene={_text(name): _text(value) for name, value in record["scene"].items()},
+        history=tuple(_turn(turn) for turn in record["history"]),
+        reference=Reply(_style(reference.get("style")), _text(reference["text"])),
+        reply=Reply(None if style is None else _style(style), _text(reply["text"])),
+        raw=_text(reply["raw"]),
+        gates={_text(name): float(value) for name, value in record["gates"].items()},
+        seconds=float(record["seconds"]),
+        model=_text(record.get("model", "")),
+        prompt=_text(record.get("prompt", "")),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text expected, got {value!r}")
+    return value
+
+
+def _style(record: Any) -> Style:
+    if record is not None and (not isinstance(record, dict) or set(record) - set(STYLE_FIELDS)):
+        raise DataError("unknown_style", f"a style has the fields {', '.join(STYLE_FIELDS)}, got {record!r}")
+    return Style(**(record or {}))
+
+
+def _turn(record: Mapping[str, Any]) -> Turn:
+    audio = None
+    if record.get("audio") is not None:
+        audio = AudioRef(_text(record["audio"]), int(record["num_samples"]), int(record.get("start", 0)))
+    return Turn(record["role"], _text(record["text"]), _style(record.get("style")), audio)
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    record: dict[str, Any] = {"role": turn.role, "text": turn.text, "style": turn.style.known()}
+    if turn.audio is not None:
+        path = Path(turn.audio.path)
+        inside = path.is_absolute() and path.is_relative_to(ROOT)
+        record["audio"] = path.relative_to(ROOT).as_posix() if inside else str(path)
+        record |= {"num_samples": turn.audio.num_samples} | ({"start": turn.audio.start} if turn.audio.start else {})
+    return record

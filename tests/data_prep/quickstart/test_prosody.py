@@ -1,0 +1,96 @@
+"""What an emotion does to speech, measured on the samples."""
+
+import numpy as np
+import pytest
+
+from data_prep.quickstart.espeak import Espeak, speak
+from data_prep.quickstart.prosody import PEAK, PROSODIES, Prosody, colour, jittered
+from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES, Voice
+from omnichat.audio import SAMPLE_RATE
+from omnichat.dialogue import EMOTIONS
+
+WORDS = "my sister works at the library."
+
+
+def rms_db(wave: np.ndarray) -> float:
+    """Level in dB, full scale = 0."""
+    return float(10 * np.log10(np.mean(wave.astype(float) ** 2)))
+
+
+def centroid(wave: np.ndarray) -> float:
+    """The mean frequency in Hz, weighted by power."""
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    return float((power * np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)).sum() / power.sum())
+
+
+def pitches(wave: np.ndarray) -> np.ndarray:
+    """Fundamental frequency in Hz of the voiced frames, by autocorrelation."""
+    frames = np.lib.stride_tricks.sliding_window_view(wave, 1024)[::160] * np.hanning(1024)
+    correlation = np.fft.irfft(np.abs(np.fft.rfft(frames, 2048)) ** 2)[:, :400]
+    lags = 40 + correlation[:, 40:290].argmax(axis=1)
+    energy = correlation[:, 0]
+    voiced = (correlation[np.arange(len(lags)), lags] > 0.5 * energy) & (energy > 1e-3 * energy.max())
+    return SAMPLE_RATE / lags[voiced]
+
+
+def wobble(wave: np.ndarray, frequency: float) -> float:
+    """Power of the loudness contour within 1.5 Hz of `frequency`, against its whole power."""
+    contour = np.sqrt(np.convolve(wave.astype(float) ** 2, np.ones(80) / 80, "same")[::80])
+    power = np.abs(np.fft.rfft((contour - contour.mean()) * np.hanning(len(contour)), 4096)) ** 2
+    near = np.abs(np.fft.rfftfreq(4096, 80 / SAMPLE_RATE) - frequency) < 1.5
+    return float(power[near].sum() / power.sum())
+
+
+def test_every_emotion_has_its_own_prosody() -> None:
+    """An emotion without one, or two that share one, cannot be heard."""
+    assert tuple(PROSODIES) == EMOTIONS
+    assert len(set(PROSODIES.values())) == len(EMOTIONS)
+
+
+@pytest.mark.parametrize("voice", [TRAIN_VOICES[0], TRAIN_VOICES[-1], UNSEEN_VOICES[0], UNSEEN_VOICES[-1]])
+def test_emotions_are_measurable_in_every_voice(espeak: Espeak, voice: Voice) -> None:
+    """A parameter that does not reach the samples would leave an emotion a mere label."""
+    said = {emotion: speak(espeak, WORDS, voice, emotion).pcm for emotion in EMOTIONS}
+    neutral = said["neutral"]
+    length = {emotion: len(wave) / len(neutral) for emotion, wave in said.items()}
+    level = {emotion: rms_db(wave) for emotion, wave in said.items()}
+    pitch = {emotion: np.median(pitches(wave)) / np.median(pitches(neutral)) for emotion, wave in said.items()}
+    assert max(length["angry"], length["happy"], length["fearful"]) < 0.95
+    assert min(length["sad"], length["disgusted"]) > 1.15
+    for emotion, prosody in PROSODIES.items():
+        assert level[emotion] == pytest.approx(-23 + prosody.gain, abs=1)  # the peak rule may lower it
+    assert pitch["happy"] > 1.15 > 1.1 > pitch["angry"]
+    assert pitch["surprised"] > 1.15
+    assert pitch["sad"] < 0.95
+    assert centroid(said["angry"]) > 1.3 * centroid(neutral) > 1.5 * centroid(said["sad"])
+    # Against the same synthesis without the colour, since syllables have a rhythm of their own.
+    plain = {emotion: espeak.say(WORDS, voice, PROSODIES[emotion]).pcm for emotion in EMOTIONS}
+    assert wobble(said["fearful"], 10) > 2 * wobble(plain["fearful"], 10)
+    assert wobble(said["disgusted"], 40) > 5 * wobble(plain["disgusted"], 40)
+    rise = {}
+    for name, wave in (("said", said["surprised"]), ("plain", plain["surprised"])):
+        first, second = np.array_split(wave, 2)
+        rise[name] = rms_db(second) - rms_db(first)
+    assert rise["said"] == pytest.approx(rise["plain"] + 7, abs=2)  # 14 dB from end to end, 7 between the halves
+
+
+def test_colour_keeps_length_and_peak_and_is_deterministic() -> None:
+    """Clipped or shifted speech would give wrong phone times and hide the level that was asked for."""
+    wave = np.sin(2 * np.pi * 150 * np.arange(20_011) / SAMPLE_RATE).astype(np.float32)
+    wave[5_000] = 40.0  # a click far above the rest: only the peak rule saves it
+    loud = Prosody(gain=10, tilt=3, swell=6, tremor=1, roughness=0.5, breath=0.1)
+    first, second = (colour(wave, loud, np.random.default_rng(7)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.shape == wave.shape
+    assert np.abs(first).max() <= PEAK + 1e-6
+    assert np.isfinite(colour(np.zeros(1_000, np.float32), loud, np.random.default_rng(0))).all()
+
+
+def test_jitter_stays_within_the_emotion() -> None:
+    """Jitter beyond a few percent would make one emotion into another; none would make a class one recording."""
+    rng = np.random.default_rng(0)
+    for prosody in PROSODIES.values():
+        drawn = [jittered(prosody, rng) for _ in range(50)]
+        assert len({each.rate for each in drawn}) == 50
+        assert all(abs(each.rate / prosody.rate - 1) <= 0.05 for each in drawn)
+        assert all(0 <= each.pitch <= 99 and abs(each.pitch - prosody.pitch) <= 4 for each in drawn)

@@ -1,0 +1,141 @@
+"""The whole model: from waves or cached features to losses, embeddings in their slots, replies."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from omnichat.batch import Example, pack
+from omnichat.models.llm import packed_hidden
+from omnichat.models.omnichat import OmniChat
+from omnichat.prompt import CONTENT_TARGET, STYLE_TARGET, Prompt
+from tests.spoken import DIALOGUES, cached, make_examples, make_model, make_prompt
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniChat:
+    """The tiny model with all three experts; tests must leave it as it is."""
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def prompt() -> Prompt:
+    """The tiny model's prompt."""
+    return make_prompt()
+
+
+@pytest.fixture(scope="module")
+def examples(prompt: Prompt) -> list[Example]:
+    """Four dialogues to learn from."""
+    return make_examples(prompt)
+
+
+def test_losses_are_sums_over_targets(model: OmniChat, examples: list[Example]) -> None:
+    """Fails when a target is counted twice or not at all, in the wrong part, or is predicted from the wrong position."""
+    batch = pack(examples)
+    losses = model(batch)
+    heard = model.embed(batch)
+    hidden = packed_hidden(model.llm, heard.embeds, batch.positions, batch.starts, batch.max_length)
+    logits = model.llm.lm_head(hidden).log_softmax(-1)
+    sums = {STYLE_TARGET: 0.0, CONTENT_TARGET: 0.0}
+    for position, label in enumerate(batch.labels.tolist()):
+        if label != -100:
+            sums[int(batch.kinds[position])] -= float(logits[position - 1, label].detach())
+    assert losses.style.item() == pytest.approx(sums[STYLE_TARGET], rel=1e-5)
+    assert losses.content.item() == pytest.approx(sums[CONTENT_TARGET], rel=1e-5)
+    assert losses.total.item() == pytest.approx(sum(sums.values()), rel=1e-5)
+    assert {part.dtype for part in losses[:3]} == {torch.float32}
+    assert (losses.style_targets + losses.content_targets).item() == batch.num_targets
+    assert losses.style_targets.item() == (batch.kinds == STYLE_TARGET).sum()
+    assert losses.gates.shape == (len(batch.wave_lengths), 89, 3)  # 1500 frames are the longest piece
+    assert losses.window_counts.sum() == len(batch.slots)
+
+
+def test_what_is_heard_lands_in_its_slots(model: OmniChat, examples: list[Example]) -> None:
+    """Fails when windows are put into another turn's slots, or words are overwritten."""
+    batch = pack(examples)
+    before = model.embed(batch).embeds
+    words = torch.ones(len(batch.ids), dtype=torch.bool)
+    words[batch.slots] = False
+    torch.testing.assert_close(before[words], model.llm.model.embed_tokens(batch.ids[words]), atol=0, rtol=0)
+    # Another sound in the last turn of dialogue 1 changes that turn's slots and no others.
+    waves = [*examples[1].waves[:-1], examples[1].waves[-1][::-1].copy()]
+    after = model.embed(pack([examples[0], replace(examples[1], waves=tuple(waves)), *examples[2:]])).embeds
+    changed = (before - after).abs().sum(-1) > 1e-6
+    slot = examples[1].tokens.slots[-1]
+    start = int(batch.starts[1]) + slot.start
+    assert changed[start : start + slot.length].all()
+    changed[start : start + slot.length] = False
+    assert not changed.any()
+
+
+def test_slots_that_do_not_match_are_refused_with_both_counts(model: OmniChat) -> None:
+    """Fails when a prompt made with another window or number of queries is trained on, its turns shifted."""
+    for window, queries, slots in ((5, 1, 9), (17, 2, 6)):
+        wrong = make_examples(make_prompt(window, queries), dialogues=DIALOGUES[:1])
+        with pytest.raises(ValueError, match=f"{slots} audio slots for 3 window embeddings"):
+            model(pack(wrong))
+
+
+def test_cached_features_give_the_same_losses(model: OmniChat, examples: list[Example]) -> None:
+    """Fails when frames read from a store are placed or masked otherwise than live ones."""
+    live, stored = model(pack(examples)), model(pack([cached(model, example) for example in examples]))
+    torch.testing.assert_close(stored.total, live.total)
+    assert torch.equal(stored.window_counts, live.window_counts)
+    without = OmniChat({}, model.mixformer, model.llm, 17, 1)
+    torch.testing.assert_close(without(pack([cached(model, example) for example in examples])).total, live.total)
+    with pytest.raises(ValueError, match="no encoders and the batch no cached features"):
+        without(pack(examples))
+
+
+def test_text_only_still_gives_every_parameter_a_gradient(model: OmniChat) -> None:
+    """Fails when a micro-batch in which nothing is heard leaves parameters out: DDP would wait for them for ever."""
+    prompt = make_prompt(input="text")
+    told = [replace(d, turns=tuple(replace(turn, text=turn.text or "Hello?") for turn in d.turns)) for d in DIALOGUES]
+    model.zero_grad()
+    losses = model(pack(make_examples(prompt, dialogues=told)))
+    losses.total.backward()
+    assert losses.total > 0
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+    model.zero_grad()
+
+
+def test_replies_do_not_depend_on_the_batch(model: OmniChat, prompt: Prompt) -> None:
+    """Fails when batched generation differs from one dialogue at a time, mixes up the order, or another turn's gates."""
+    examples = make_examples(prompt, generation=True)
+    together = model.generate(examples, 8, prompt.stop_id, batch_size=3)
+    for example, reply in zip(examples, together, strict=True):
+        (alone,) = model.generate([example], 8, prompt.stop_id)
+        assert reply.ids == alone.ids
+        assert 1 <= len(reply.ids) <= 8
+        assert reply.gates.shape == (example.tokens.slots[-1].length, 3)
+        np.testing.assert_allclose(reply.gates, alone.gates, atol=1e-5)
+    (last_turn,) = model.generate([examples[1]], 1, prompt.stop_id)
+    batch = pack([examples[1]])
+    heard = model.embed(batch)
+    expected = heard.gates[-1, : int(heard.window_counts[-1])].detach().numpy()
+    np.testing.assert_allclose(last_turn.gates, expected, atol=1e-5)
+
+
+def test_bfloat16_language_model(examples: list[Example]) -> None:
+    """Fails when the float32 Mix-Former meets a bfloat16 language model with mixed types, or gradients overflow."""
+    model = make_model()
+    reference = model(pack(examples[:3])).total.item()
+    model.llm.to(torch.bfloat16)
+    losses = model(pack(examples[:3]))
+    losses.total.backward()
+    assert losses.total.item() == pytest.approx(reference, rel=0.02)
+    assert next(model.mixformer.parameters()).dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_parts_that_do_not_fit_are_refused(model: OmniChat) -> None:
+    """Fails when experts, window or queries are changed in one place only."""
+    with pytest.raises(ValueError, match="encoders whisper do not match"):
+        OmniChat({"whisper": model.encoders["whisper"]}, model.mixformer, model.llm, 17, 1)
+    with pytest.raises(ValueError, match=r"\(17, 17, 1\), the prompt counts slots by \(5, 5, 1\)"):
+        OmniChat({}, model.mixformer, model.llm, 5, 1)

@@ -1,0 +1,105 @@
+"""A chat keeps its cache: what it answers must be what the whole dialogue, read at once, would give."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from omnichat.audio import audio_ref, load_audio
+from omnichat.batch import Example, pack
+from omnichat.chat import Chat, LoadedRun, load_run
+from omnichat.checkpoint import CheckpointError
+from omnichat.config import load_config
+from omnichat.data.store import Store
+from omnichat.dialogue import DataError, Dialogue, Turn
+from omnichat.models.llm import Session
+from omnichat.prompt import Slot, Tokens
+from omnichat.training.fit import fit
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step: what it answers is noise, but always the same noise."""
+    folder = tmp_path_factory.mktemp("runs") / "chat"
+    overrides = ("data.made_up=4", "trainer.max_steps=1", "trainer.warmup_steps=1", "trainer.validate_every=0")
+    fit(load_config("recipe=smoke", *overrides), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(run_dir: Path) -> LoadedRun:
+    return load_run(run_dir)
+
+
+@pytest.fixture(scope="module")
+def clips(run_dir: Path) -> list[str]:
+    store = Store(run_dir / "made_up" / "val.jsonl")
+    turns = [turn for row in range(len(store)) for turn in store[row].turns]
+    return [turn.audio.path for turn in turns if turn.audio is not None]
+
+
+class Recorder(Session):
+    """A session that keeps what it was given and the last logits."""
+
+    def extend(self, embeds: Sequence[Tensor]) -> Tensor:
+        self.given = [*getattr(self, "given", []), embeds[0]]
+        self.logits = super().extend(embeds)
+        return self.logits
+
+
+def test_cached_chat_equals_full_recompute(run: LoadedRun, clips: list[str]) -> None:
+    """Invariant 8: after three turns the cache gives the logits of reading the same ids at once (fp32, 1e-4)."""
+    chat = Chat(run)
+    chat._session = recorder = Recorder(run.model.llm)
+    opening = len(run.prompt.render(Dialogue("", ())).ids)
+    slots: list[Slot] = []
+    for clip in clips[:3]:
+        ref = audio_ref(clip)
+        turn = run.prompt.render(Dialogue("", (Turn("user", "", audio=ref),)), generation=True)
+        start = turn.slots[0].start + (len(chat.ids) - opening if chat.ids else 0)
+        slots.append(Slot(start, turn.slots[0].length, ref))
+        chat.reply(clip)
+    read = len(chat.ids) - len(chat._unread)
+    ids = np.array(chat.ids[:read])
+    tokens = Tokens(ids, np.full(read, -100), np.zeros(read, np.uint8), tuple(slots))
+    with torch.no_grad():
+        whole = run.model.embed(pack([Example(tokens, tuple(map(load_audio, (s.audio for s in slots))), None, "")])).embeds
+    torch.testing.assert_close(torch.cat(recorder.given), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(recorder.logits, Session(run.model.llm).extend([whole]), atol=1e-4, rtol=0)
+
+
+def test_the_second_dialogue_forgets_the_first(run: LoadedRun, clips: list[str]) -> None:
+    """reset() must give the answer of a fresh chat: a leaked cache would colour every later dialogue."""
+    chat = Chat(run)
+    first = chat.reply(clips[0])
+    chat.reply(clips[1])
+    chat.reset()
+    assert chat.reply(clips[0]) == first
+
+
+def test_bad_audio_is_named_and_does_not_end_the_dialogue(run: LoadedRun, clips: list[str], tmp_path: Path) -> None:
+    """A user who picks a wrong file goes on as if nothing had been said."""
+    chat, undisturbed = Chat(run), Chat(run)
+    (tmp_path / "bad.wav").write_text("<html>")
+    chat.reply(clips[0])
+    with pytest.raises(DataError, match=r"bad\.wav"):
+        chat.reply(tmp_path / "bad.wav")
+    undisturbed.reply(clips[0])
+    assert chat.reply(clips[1]) == undisturbed.reply(clips[1])
+
+
+def test_context_is_not_overrun(run: LoadedRun, clips: list[str]) -> None:
+    """Beyond its context a model answers nonsense without a word of warning; the chat says so instead."""
+    chat = Chat(run)
+    chat.ids = [0] * run.config.data.max_tokens
+    with pytest.raises(DataError, match=r"data\.max_tokens.*reset"):
+        chat.reply(clips[0])
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    """The first mistake of a newcomer: the wrong folder."""
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):
+        load_run(tmp_path)

@@ -1,0 +1,134 @@
+"""Checkpoints survive crashes whole or not at all, and a damaged one is refused by file name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnichat.checkpoint import (
+    CheckpointError,
+    list_checkpoints,
+    load_checkpoint,
+    newest_valid,
+    purge,
+    restore_trained,
+    save_checkpoint,
+    tensors_sha256,
+)
+
+TENSORS = {"mixformer": {"a.weight": torch.arange(6.0).reshape(2, 3)}, "optimizer": {"a.weight.step": torch.tensor(3.0)}}
+
+
+def save(folder: Path, step: int = 5) -> Path:
+    return save_checkpoint(folder, step, TENSORS, {"note": "x"})
+
+
+def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
+    """What is saved comes back: a lossy dtype or a lost name would make a resumed run another run."""
+    loaded = load_checkpoint(save(tmp_path))
+    assert loaded.step == 5
+    assert loaded.state["note"] == "x"
+    assert {stem: tensors_sha256(group) for stem, group in loaded.tensors.items()} == {
+        stem: tensors_sha256(group) for stem, group in TENSORS.items()
+    }
+
+
+def test_no_pickles(tmp_path: Path) -> None:
+    """A checkpoint holds safetensors and JSON and nothing else: neither can execute code."""
+    assert {path.suffix for path in save(tmp_path).iterdir()} == {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize("name", ["mixformer.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "delete"])
+def test_any_damage_is_refused_by_file_name(tmp_path: Path, name: str, damage: str) -> None:
+    """safetensors itself does not notice a flipped bit; the manifest's sha256 must."""
+    path = save(tmp_path) / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_checkpoint(path.parent)
+
+
+def test_a_folder_without_manifest_is_not_a_checkpoint(tmp_path: Path) -> None:
+    """A crash before the manifest must leave nothing that resume would take."""
+    (save(tmp_path, 7) / "manifest.json").unlink()
+    save(tmp_path, 5)
+    path, refused = newest_valid(tmp_path)
+    assert path == tmp_path / "5"
+    assert len(refused) == 1
+    assert "manifest.json" in refused[0]
+
+
+def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
+    """A cut manifest must give the named error, not a JSON traceback."""
+    path = save(tmp_path) / "manifest.json"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        load_checkpoint(path.parent)
+
+
+def test_saving_over_the_same_step_and_sweeping_partials(tmp_path: Path) -> None:
+    """A run killed in a save leaves a partial folder; the next save of that step must not trip over it."""
+    (tmp_path / ".partial-5").mkdir(parents=True)
+    (tmp_path / ".partial-5" / "junk").write_text("half")
+    save(tmp_path)
+    save(tmp_path)
+    (tmp_path / ".partial-9").mkdir()
+    purge(tmp_path, keep=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
+def test_purge_keeps_the_newest_and_the_protected(tmp_path: Path) -> None:
+    """Deleting the checkpoint one resumes from would lose the run."""
+    for step in (1, 2, 3, 10):
+        save(tmp_path, step)
+    purge(tmp_path, keep=2, protect=[tmp_path / "1"])
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["1", "3", "10"]
+    purge(tmp_path, keep=0)
+    assert len(list_checkpoints(tmp_path)) == 3
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed save names the path and keeps what was there."""
+    save(tmp_path, 1)
+    real = shutil.disk_usage(tmp_path)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("omnichat.checkpoint.save_file", refuse)
+    with pytest.raises(CheckpointError, match=r"No space left.*bytes are needed") as caught:
+        save(tmp_path, 2)
+    assert str(tmp_path / "2") in str(caught.value)
+    assert real.total > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    load_checkpoint(tmp_path / "1")
+
+
+def test_restore_lists_every_mismatch(tmp_path: Path) -> None:
+    """Another K, rank or expert set must be named in one message, never loaded in part."""
+    model = torch.nn.Module()
+    model.a = torch.nn.Linear(2, 2)  # a.weight (2, 2) where (2, 3) was saved, and a.bias that was not
+    before = tensors_sha256(model.state_dict())
+    with pytest.raises(CheckpointError) as caught:
+        restore_trained(model, load_checkpoint(save(tmp_path)))
+    assert "missing a.bias" in str(caught.value)
+    assert "(2, 3) there, (2, 2) in the model" in str(caught.value)
+    assert tensors_sha256(model.state_dict()) == before
+
+
+def test_manifest_lists_every_file(tmp_path: Path) -> None:
+    """A file outside the manifest would not be checked."""
+    path = save(tmp_path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert set(manifest["files"]) == {file.name for file in path.iterdir()} - {"manifest.json"}

@@ -1,0 +1,180 @@
+"""Whole runs of `recipe=smoke`: the loss falls, frozen stays frozen, a stopped run goes on bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from omnichat.chat import load_run
+from omnichat.checkpoint import file_sha256, load_checkpoint, tensors_sha256
+from omnichat.config import ConfigError, RunConfig, load_config
+from omnichat.training.fit import fit
+
+QUICK = ("recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.warmup_steps=1")
+
+
+def config(*overrides: str) -> RunConfig:
+    return load_config(*QUICK, *overrides)
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss/total"] for line in lines if "loss/total" in line}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of six steps."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    assert fit(config("trainer.max_steps=6", "trainer.save_every=2"), run_dir) == 0
+    return run_dir
+
+
+def trained(run_dir: Path, step: int) -> dict[str, str]:
+    return {stem: tensors_sha256(group) for stem, group in load_checkpoint(run_dir / "checkpoints" / str(step)).tensors.items()}
+
+
+def test_run_folder_and_metrics(whole: Path) -> None:
+    """The files that eval, chat and people look for are there, with one line for each step."""
+    assert sorted(losses(whole)) == [1, 2, 3, 4, 5, 6]
+    last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    for key in ("loss/style", "loss/content", "data/alpha_realised", "perf/tokens_per_s", "gate/whisper/tones"):
+        assert key in last
+    assert (whole / "config.yaml").is_file()
+
+
+def test_loss_falls(tmp_path: Path) -> None:
+    """A run that does not learn at all (a detached graph, a frozen optimizer) must not pass for one.
+
+    Behind a random frozen LLM little can be learnt; the loss of a run that learns nothing stays within 0.01.
+    """
+    fit(config("trainer.max_steps=25", "trainer.learning_rate=0.01", "trainer.save_every=0"), tmp_path)
+    curve = losses(tmp_path)
+    assert sum(curve[step] for step in range(21, 26)) / 5 < curve[1] - 0.08
+
+
+def test_resume_is_bit_exact(whole: Path, tmp_path: Path) -> None:
+    """Stopped after 2 steps and after 3 (an unsaved one lost), then finished: same losses, same weights and moments."""
+    steps = "trainer.max_steps=6", "trainer.save_every=2"
+    state = {"seen": 0}
+
+    def stop_after(count: int) -> None:
+        import omnichat.training.callbacks as callbacks
+
+        original = callbacks.StepMetrics.on_train_batch_end
+
+        def interrupt(self: object, trainer: object, *args: object) -> None:
+            original(self, trainer, *args)  # type: ignore[arg-type]
+            if trainer.global_step >= count:  # type: ignore[attr-defined]
+                raise RuntimeError("the machine went down")
+
+        callbacks.StepMetrics.on_train_batch_end = interrupt  # type: ignore[method-assign]
+        try:
+            with pytest.raises(RuntimeError, match="went down"):
+                fit(config(*steps), tmp_path)
+        finally:
+            callbacks.StepMetrics.on_train_batch_end = original  # type: ignore[method-assign]
+        state["seen"] += 1
+
+    stop_after(3)
+    stop_after(5)
+    assert state["seen"] == 2
+    assert fit(config(*steps), tmp_path) == 0
+    assert losses(tmp_path) == losses(whole)
+    assert trained(tmp_path, 6) == trained(whole, 6)
+
+
+def test_workers_do_not_change_a_run(whole: Path, tmp_path: Path) -> None:
+    """Data workers must not change what is trained on, nor its order."""
+    fit(config("trainer.max_steps=2", "trainer.save_every=2", "data.num_workers=2"), tmp_path)
+    # max_steps changes the schedule; the first step's loss is before any update
+    assert losses(tmp_path)[1] == losses(whole)[1]
+
+
+def test_cached_features_give_the_live_run_up_to_their_dtype(whole: Path, tmp_path: Path) -> None:
+    """A cache that is shifted, cut or of the wrong clip would change the loss far beyond bfloat16's rounding."""
+    cached = config(
+        "trainer.max_steps=6", "trainer.save_every=2", "data.features=cached", f"data.features_dir={tmp_path / 'features'}"
+    )
+    fit(cached, tmp_path / "run")
+    for step, loss in losses(tmp_path / "run").items():
+        assert loss == pytest.approx(losses(whole)[step], rel=2e-3)
+
+
+def test_frozen_stays_frozen(whole: Path) -> None:
+    """Invariant 7: weights on disk untouched, and a checkpoint holds only Mix-Former, LoRA and their moments."""
+    checkpoint = load_checkpoint(whole / "checkpoints" / "6")
+    for part, identity in checkpoint.state["frozen"].items():
+        assert file_sha256(identity["path"]) == identity["sha256"], part
+    names = {name for stem in ("mixformer", "adapter") for name in checkpoint.tensors[stem]}
+    assert all(name.startswith("mixformer.") or ".lora_" in name for name in names)
+    run = load_run(whole)
+    fresh = load_run(whole)
+    frozen = {name: p for name, p in run.model.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[0] for name in frozen} == {"encoders", "llm"}
+    assert tensors_sha256(frozen) == tensors_sha256({n: p for n, p in fresh.model.named_parameters() if not p.requires_grad})
+
+
+@pytest.mark.parametrize("change", ["seed=1", "model.window=9", "data.alpha=0.25", "trainer.dialogues_per_step=4"])
+def test_another_config_in_the_same_folder_is_refused(whole: Path, change: str) -> None:
+    """Going on with other data or another model would look like one run and be two."""
+    with pytest.raises(ConfigError) as caught:
+        fit(config("trainer.max_steps=6", "trainer.save_every=2", change), whole)
+    assert change.partition("=")[0] in str(caught.value)
+    assert "run_name=" in str(caught.value)
+
+
+def test_never_resume(whole: Path) -> None:
+    """resume=never protects a finished run."""
+    with pytest.raises(ConfigError, match="resume"):
+        fit(config("resume=never"), whole)
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    """Two processes writing one folder would destroy each other's checkpoints."""
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="in use"):
+            fit(config(), tmp_path)
+
+
+def test_damaged_newest_checkpoint_falls_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flipped bit in the newest checkpoint: the run says so and goes on from the one before."""
+    fit(config("trainer.max_steps=4", "trainer.save_every=2"), tmp_path)
+    weights = tmp_path / "checkpoints" / "4" / "mixformer.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    expected = losses(tmp_path)
+    fit(config("trainer.max_steps=4", "trainer.save_every=2"), tmp_path)
+    printed = capsys.readouterr().out
+    assert "refused" in printed
+    assert "mixformer.safetensors" in printed
+    assert losses(tmp_path) == expected
+
+
+def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
+    """A preempted job must lose nothing: finish the step, save, exit 143; the same command finishes the run."""
+    command = [
+        sys.executable, "train.py", *QUICK, "trainer.max_steps=400", "trainer.save_every=0",
+        f"hydra.run.dir={tmp_path}", "run_name=preempted",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"CI": "1"})
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "metrics.jsonl").exists() or not losses(tmp_path):
+        assert process.poll() is None, process.stdout.read()  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+    assert len(saved) == 1
+    assert saved[0] == max(losses(tmp_path))
