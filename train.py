@@ -12,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omnichat.config import ConfigError, check, validate
@@ -36,8 +38,7 @@ def run(cfg: DictConfig) -> None:
     try:
         config = validate(cfg)
         if job.mode == RunMode.MULTIRUN:
-            folder = [override for override in job.overrides.hydra if override.startswith("hydra.run.dir=")]
-            run_point(config.run_name, [*job.overrides.task, *folder])
+            run_point(config.run_name, typed_overrides(job))
             return
         from omnichat.training.fit import fit
 
@@ -50,16 +51,24 @@ def run(cfg: DictConfig) -> None:
         sys.exit(code)
 
 
+def typed_overrides(job: HydraConf) -> list[str]:
+    """The overrides of a point of a sweep as they were typed: an interpolation is the point's own to resolve."""
+    task: Any = OmegaConf.to_container(job.overrides.task, resolve=False)
+    settings: Any = OmegaConf.to_container(job.overrides.hydra, resolve=False)
+    return [*task, *(override for override in settings if key_of(override) == "hydra.run.dir")]
+
+
 def run_point(run_name: str, overrides: Sequence[str]) -> None:
     """Run one point of a sweep in a process and a folder of its own; a failing point does not end the sweep.
 
     In one process, the weights, process groups and environment of a run would leak into the next.
     """
-    swept = [override for override in overrides if override not in sys.argv]
-    changes = [override.partition("=")[0].rpartition(".")[2] + "_" + override.partition("=")[2] for override in swept]
+    fixed = {key_of(values[0]) for values in read_overrides(sys.argv[1:])[0] if len(values) == 1}
+    swept = [override for override in overrides if key_of(override) not in fixed]
+    changes = [key_of(override).rpartition(".")[2] + "_" + override.partition("=")[2] for override in swept]
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", "_".join([run_name, *changes]))
-    fixed = [override for override in overrides if not override.startswith("run_name=")]
-    process = subprocess.Popen([sys.executable, __file__, *fixed, f"run_name={name}", "hydra.mode=RUN"])
+    kept = [override for override in overrides if key_of(override) != "run_name"]
+    process = subprocess.Popen([sys.executable, __file__, *kept, f"run_name={name}", "hydra.mode=RUN"])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the run saves, then the sweep ends with it
     try:
         code = process.wait()

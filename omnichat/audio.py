@@ -4,6 +4,8 @@ All lengths are in samples at 16 kHz. Frames come at 50 a second, windows hold 1
 0.34 s, SALMONN's `second_per_window` of 0.333 s rounded to frames.
 """
 
+import os
+import stat
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
@@ -112,9 +114,12 @@ def _at_16k(frames: int, rate: int) -> int:
 
 def _header(path: str) -> tuple[int, int]:
     """Samples (at the file's own rate) and rate."""
-    if not Path(path).is_file():
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         raise DataError("no_file", "no such audio file; check the store's root and the manifest's path", path)
-    status = Path(path).stat()
     return _read_header(path, status.st_size, status.st_mtime_ns)
 
 

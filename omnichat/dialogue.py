@@ -4,9 +4,11 @@ Standard library only, so that every other module, and every tool, can import it
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,14 +182,16 @@ def _audio_from(record: Any, root: Path | None) -> AudioRef | None:
 
 def _inside(root: Path, path: str) -> str:
     """The path below `root`: a manifest speaks of files beside it; anything else is a mistake or an attack."""
-    try:
-        inside = not Path(path).is_absolute() and (root / path).resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a name too long, a loop of links
-        inside = False
-    if not inside:
+    target = os.path.join(root, path)
+    if os.path.isabs(path) or not os.path.realpath(target).startswith(_real_path(str(root)) + os.sep):
         message = f"audio path {path!r} leaves the data folder {root}; copy the audio into it"
         raise DataError("path_outside_root", message)
-    return str(root / path)
+    return target
+
+
+@lru_cache(maxsize=64)
+def _real_path(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def dialogue_from_json(line: str, root: Path | None = None) -> Dialogue:

@@ -36,19 +36,17 @@ def make_prompt(window: int = 17, queries: int = 1, **options: object) -> Prompt
     return Prompt(tokenizer, window, queries, **({"system": ""} | options))
 
 
-def make_model(
-    experts: Sequence[str] = ("whisper", "emotion2vec", "beats"), window: int = 17, queries: int = 1, gate: str = "scalar"
-) -> OmniChat:
-    """A tiny random model; the same at every call. LoRA does something from the start, so that gradients reach all of it."""
+def make_model(window: int = 17, queries: int = 1) -> OmniChat:
+    """A tiny random model, the same at every call. LoRA does something from the start: gradients reach all of it."""
     torch.manual_seed(0)
-    encoders = {name: load_encoder(name, checkpoints()[name], **OPTIONS[name]) for name in experts}
+    encoders = {name: load_encoder(name, checkpoints()[name], **options) for name, options in OPTIONS.items()}
     llm = load_llm(checkpoints()["llama"])
     add_lora(llm, rank=4, alpha=8)
     for name, parameter in llm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     sizes = {"hidden": 32, "layers": 2, "heads": 4, "ffn": 64, "window": window, "queries": queries}
-    mixformer = MixFormer({name: net.dim for name, net in encoders.items()}, llm.config.hidden_size, gate=gate, **sizes)
+    mixformer = MixFormer({name: net.dim for name, net in encoders.items()}, llm.config.hidden_size, **sizes)
     return OmniChat(encoders, mixformer, llm, window, queries)
 
 
@@ -62,15 +60,16 @@ def make_dialogue(name: str, seconds: Sequence[float], replies: Sequence[tuple[S
 
 
 def make_example(prompt: Prompt, dialogue: Dialogue, seed: int, generation: bool = False) -> Example:
-    """The dialogue rendered, with noise bursts to hear: noise whose pitch and loudness depend on `seed` and the turn."""
+    """The dialogue rendered, with a wavering tone to hear whose pitch and loudness depend on `seed` and the turn."""
     tokens = prompt.render(dialogue, generation)
     waves = []
     for number, slot in enumerate(tokens.slots):
         random = np.random.default_rng([seed, number])
         for _, length in pieces(slot.audio.num_samples):
             time = np.arange(length) / 16_000
-            tone = np.sin(2 * np.pi * random.uniform(100, 3_000) * time) * (0.5 + 0.5 * np.sin(random.uniform(5, 30) * time))
-            waves.append((random.uniform(0.05, 0.5) * tone + 0.02 * random.standard_normal(length)).astype(np.float32))
+            loudness = random.uniform(0.05, 0.5) * (0.5 + 0.5 * np.sin(random.uniform(5, 30) * time))
+            tone = loudness * np.sin(2 * np.pi * random.uniform(100, 3_000) * time)
+            waves.append((tone + 0.02 * random.standard_normal(length)).astype(np.float32))
     return Example(tokens, tuple(waves), None, dialogue.id, dialogue.source, dialogue.scene)
 
 
@@ -99,7 +98,7 @@ def cached(model: OmniChat, example: Example) -> Example:
     """The example with its experts' frames instead of its waves."""
     features = []
     for wave in example.waves:
-        heard = {name: net(torch.from_numpy(wave)[None], torch.tensor([len(wave)])) for name, net in model.encoders.items()}
-        features.append({name: frames[0, : int(lengths[0])].numpy() for name, (frames, lengths) in heard.items()})
+        clip = (torch.from_numpy(wave)[None], torch.tensor([len(wave)]))
+        features.append({name: encoder(*clip)[0][0].numpy() for name, encoder in model.encoders.items()})
     rest = (example.dialogue_id, example.source, example.scene, example.index)
     return Example(example.tokens, (), tuple(features), *rest)

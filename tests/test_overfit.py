@@ -29,7 +29,7 @@ WIDTH = 64
 
 
 def make_overfit_model(folder: Path) -> tuple[OmniChat, Prompt]:
-    """A random frozen Llama with LoRA. Its weights are large: behind a frozen output layer logits must be able to grow."""
+    """A random frozen Llama with LoRA; its weights are large, because the logits of a frozen output layer must grow."""
     torch.manual_seed(0)
     tokenizer = write_tokenizer(folder, [*default_texts(), *REPLIES], 400)
     write_llama(folder, LlamaForCausalLM(llama_config(tokenizer, WIDTH, heads=4, layers=2, initializer_range=0.3)))
@@ -42,7 +42,7 @@ def make_overfit_model(folder: Path) -> tuple[OmniChat, Prompt]:
 
 
 def test_eight_dialogues_are_learnt_by_heart(tmp_path: Path) -> None:
-    """Fails when something is heard, placed, masked, trained or decoded wrongly: only the sound tells the eight apart."""
+    """Fails when something is heard, placed, trained or decoded wrongly: only the sound tells the eight apart."""
     model, prompt = make_overfit_model(tmp_path)
     styles = [Style("female" if number % 2 else "male", EMOTIONS[number % 7], "normal", "high") for number in range(8)]
     dialogues = [

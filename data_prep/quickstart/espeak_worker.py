@@ -68,9 +68,12 @@ class Engine:
         if self.sample_rate <= 0:
             raise EngineError("finds no voice data; reinstall espeakng-loader, or espeak-ng-data")
         self.library.espeak_Info.restype = ctypes.c_char_p
-        self.version = self.library.espeak_Info(None).decode().split()[0]
+        where = ctypes.c_char_p()
+        self.version = self.library.espeak_Info(ctypes.byref(where)).decode().split()[0]
+        self.variants = Path(os.fsdecode(where.value or b"")) / "voices" / "!v"
         self._pcm: list[bytes] = []
         self._phones: list[tuple[str, int]] = []
+        self.library.espeak_SetVoiceByName(b"en-us")  # loads the dictionary once, not in every fork
         self._callback = _Callback(self._collect)  # kept: the library holds only a bare pointer
         self.library.espeak_SetSynthCallback(self._callback)
 
@@ -113,7 +116,9 @@ class Engine:
         if seed_random is not None:
             seed_random(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)
-        if self.library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
+        language, _, variant = request["voice"].partition("+")
+        known = not variant or (self.variants / variant).is_file()  # espeak-ng speaks on without an unknown variant
+        if not known or not language or self.library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
             raise EngineError(f"espeak-ng has no voice {request['voice']!r}")
         for name, number in PARAMETERS.items():
             if self.library.espeak_SetParameter(number, int(request[name]), 0) != 0:

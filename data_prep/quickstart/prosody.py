@@ -46,10 +46,10 @@ class Prosody:
 PROSODIES: dict[str, Prosody] = {
     "neutral": Prosody(),
     "happy": Prosody(rate=195, pitch=68, pitch_range=99, ending="!", gain=3, tilt=3.0),
-    "angry": Prosody(rate=190, pitch=36, pitch_range=60, ending="!", gain=6, tilt=4.0, drive=4.0),
+    "angry": Prosody(rate=185, pitch=34, pitch_range=60, ending="!", gain=6, tilt=3.5, drive=1.5),
     "sad": Prosody(rate=118, pitch=36, pitch_range=10, ending=".", gain=-5, tilt=-4.0, swell=-6, breath=0.03),
     "surprised": Prosody(rate=145, pitch=80, pitch_range=99, ending="?", gain=2, swell=14),
-    "fearful": Prosody(rate=215, pitch=70, pitch_range=25, ending=".", gain=-2, tremor=0.7, breath=0.12),
+    "fearful": Prosody(rate=205, pitch=70, pitch_range=20, ending=".", gain=-2, tremor=0.6, breath=0.06),
     "disgusted": Prosody(rate=138, pitch=26, pitch_range=75, word_gap=3, ending=".", gain=-1, tilt=-1, roughness=0.75),
 }
 

@@ -1,14 +1,15 @@
-"""Stage 1: a trained model answers held-out dialogues; replies are appended as they come, so that a kill loses little."""
+"""Stage 1: a trained run answers held-out dialogues. Replies are appended as they come, so a kill loses one batch."""
 
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -24,22 +25,24 @@ from omnichat.evaluation.replies import (
     Answer,
     answer_to_json,
     mend,
+    read_generation,
     replace_file,
     write_answers,
 )
-from omnichat.models.omnichat import Generated
-from omnichat.prompt import Prompt
+from omnichat.models.omnichat import Generated, OmniChat
+
+Pairs = list[tuple[Dialogue, Example]]
 
 
 def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, limit: int | None = None) -> None:
-    """Answer every dialogue of the splits into `replies.jsonl`; replies that are there already are kept.
+    """Answer every dialogue of the splits into `replies.jsonl`, greedily; replies that are there already are kept.
 
     A reply is there if the same weights and settings made it from the same prompt, for the same reference; others
-    are dropped, which is said. Greedy; batch and length as `config.evaluation` says.
+    are dropped, and counted in a message.
 
     Args:
-        run: the model.
-        splits: JSONL of each split by name.
+        run: the model; its `config.evaluation` gives batch size and longest reply.
+        splits: the JSONL file of each split by name.
         run_dir: where `replies.jsonl` and `generation.json` go.
         limit: dialogues per split; None for all.
 
@@ -47,59 +50,133 @@ def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, li
         DataError: a store that cannot be read, or a replies file that is damaged other than at its end.
     """
     run_dir = Path(run_dir)
-    path = run_dir / REPLIES
-    model = model_hash(run)
-    kept = [answer for answer in mend(path) if answer.model == model]
-    records = {name: record for name, record in _records(run_dir, model).items() if name not in splits}
-    others = [answer for answer in kept if answer.split in records]
-    work = []
+    path, model = run_dir / REPLIES, model_hash(run)
+    found = mend(path)
+    records = read_generation(run_dir)["splits"] if read_generation(run_dir).get("model") == model else {}
+    kept = [answer for answer in found if answer.model == model and answer.split in set(records) - set(splits)]
+    work: dict[str, Pairs] = {}
     for split, store in splits.items():
         dialogues, examples = build.eval_examples(run.config, run.prompt, store, limit=limit)
-        there = {answer.id: answer for answer in kept if answer.split == split}
-        pairs = list(zip(dialogues, examples, strict=True))
-        done = [there[d.id] for d, e in pairs if d.id in there and _is_answer_to(there[d.id], d, e)]
-        others += done
-        ready = {answer.id for answer in done}
-        work.append((split, [(d, e) for d, e in pairs if d.id not in ready]))
-        total = len(Store(store))
-        records[split] = {"store": str(store), "replies": len(dialogues), "dialogues": total, "limit": limit}
-        if ready:
-            print(f"{split}: {len(ready)} of {len(dialogues)} replies are there already", flush=True)
-    if dropped := _count_lines(path) - len(others):
+        work[split] = list(zip(dialogues, examples, strict=True))
+        there = {answer.id: answer for answer in found if answer.model == model and answer.split == split}
+        done = [there[d.id] for d, e in work[split] if d.id in there and _answers_to(there[d.id], d, e)]
+        kept += done
+        work[split] = [(d, e) for d, e in work[split] if d.id not in {answer.id for answer in done}]
+        records[split] = {"store": str(store), "replies": len(dialogues), "of": len(Store(store)), "limit": limit}
+        print(f"{split}: {len(work[split])} of {len(dialogues)} dialogues to answer", flush=True)
+    if dropped := len(found) - len(kept):
         print(f"{path}: {dropped} replies of other weights, settings or dialogues are dropped", flush=True)
-        write_answers(path, others)
-    replace_file(run_dir / GENERATION, (json.dumps(_description(run, model, records), indent=2) + "\n").encode())
+        write_answers(path, kept)
+    about = {"model": model, "step": run.step, "parameters": count_parameters(run.model), "decoding": _decoding(run)}
+    replace_file(run_dir / GENERATION, (json.dumps(about | {"splits": records}, indent=2) + "\n").encode())
     with path.open("a", encoding="utf-8") as out:
-        for split, pairs in work:
-            for answer in _answers(run, split, pairs, model):
+        for split, pairs in work.items():
+            for answer in _answer_all(run, split, pairs, model):
                 out.write(answer_to_json(answer) + "\n")
                 out.flush()
-
-
-def read_generation(run_dir: Path | str) -> dict[str, Any]:
-    """What `generation.json` says; empty where it is not there or unreadable."""
-    try:
-        found = json.loads((Path(run_dir) / GENERATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def model_hash(run: LoadedRun) -> str:
     """A short hash of what a reply depends on besides its prompt: the trained weights and the decoding settings."""
     weights = tensors_sha256({name: tensor.data for name, tensor in trainable(run.model).items()})
-    settings = f"{weights} {run.config.evaluation.max_new_tokens} {next(run.model.parameters()).dtype}"
+    settings = json.dumps([weights, {**_decoding(run), "batch_size": None}])
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def prompt_hash(example: Example) -> str:
-    """A short hash of the token ids and audio lengths of an example."""
+    """A short hash of the token ids and audio lengths that an example gives the model."""
     digest = hashlib.sha256(example.tokens.ids.tobytes())
     digest.update(str([(slot.start, slot.audio.num_samples) for slot in example.tokens.slots]).encode())
     return digest.hexdigest()[:16]
 
 
-def _answers(
-    run: LoadedRun, split: str, pairs: Sequence[tuple[Dialogue, Example]], model: str
-) -> "list[Answer] | _Answering":
-    return _Answering(run, split, pairs, model) if pairs else []
+def count_parameters(model: OmniChat) -> dict[str, dict[str, int]]:
+    """How many weights each part has, and of these how many are trained; LoRA is a part of its own."""
+    total: Counter[str] = Counter()
+    trained: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        part = "lora" if "lora_" in name else ".".join(name.split(".")[: 2 if name.startswith("encoders.") else 1])
+        total[part] += parameter.numel()
+        trained[part] += parameter.numel() if parameter.requires_grad else 0
+    return {part: {"total": count, "trained": trained[part]} for part, count in total.items()}
+
+
+def _decoding(run: LoadedRun) -> dict[str, Any]:
+    settings = run.config.evaluation
+    return {
+        "method": "greedy",
+        "max_new_tokens": settings.max_new_tokens,
+        "batch_size": settings.batch_size,
+        "dtype": str(run.model.llm.dtype).removeprefix("torch."),
+        "device": run.model.llm.device.type,
+    }
+
+
+def _answers_to(answer: Answer, dialogue: Dialogue, example: Example) -> bool:
+    same_text = answer.reference == _reference(dialogue) and dict(answer.scene) == dict(dialogue.scene)
+    return same_text and answer.prompt == prompt_hash(example)
+
+
+def _reference(dialogue: Dialogue) -> Reply:
+    return Reply(dialogue.turns[-1].style, dialogue.turns[-1].text)
+
+
+def _answer_all(run: LoadedRun, split: str, pairs: Pairs, model: str) -> Iterator[Answer]:
+    settings = run.config.evaluation
+    with _progress(split, len(pairs)) as advance:
+        for first in range(0, len(pairs), settings.batch_size):
+            batch = pairs[first : first + settings.batch_size]
+            started = perf_counter()
+            examples = [example for _, example in batch]
+            written = run.model.generate(examples, settings.max_new_tokens, run.prompt.stop_id, settings.batch_size)
+            seconds = (perf_counter() - started) / len(batch)
+            for (dialogue, example), generated in zip(batch, written, strict=True):
+                yield _answer(run, split, dialogue, example, generated, seconds, model)
+            advance(len(batch))
+
+
+def _answer(
+    run: LoadedRun, split: str, dialogue: Dialogue, example: Example, generated: Generated, seconds: float, model: str
+) -> Answer:
+    raw = run.prompt.decode(generated.ids)
+    gates: dict[str, float] = {}
+    if len(generated.gates):
+        means = generated.gates.mean(axis=0).tolist()
+        gates = {name: round(gate, 4) for name, gate in zip(run.model.expert_names, means, strict=True)}
+    return Answer(
+        id=dialogue.id,
+        split=split,
+        scene=dialogue.scene,
+        history=dialogue.turns[:-1],
+        reference=_reference(dialogue),
+        reply=run.prompt.parse(raw),
+        raw=raw,
+        gates=gates,
+        seconds=round(seconds, 4),
+        model=model,
+        prompt=prompt_hash(example),
+    )
+
+
+class _Lines:
+    """Progress where there is no terminal: a line for each tenth."""
+
+    def __init__(self, split: str, total: int) -> None:
+        self.split, self.total, self.done = split, total, 0
+
+    def advance(self, count: int) -> None:
+        tenth, self.done = self.done * 10 // self.total, self.done + count
+        if self.done * 10 // self.total > tenth:
+            print(f"{self.split}: {self.done}/{self.total} answered", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _progress(split: str, total: int) -> Iterator[Callable[[int], None]]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(split, total).advance
+        return
+    columns = (TextColumn(split), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(split, total=total)
+        yield lambda count: bar.update(task, advance=count)

@@ -115,7 +115,7 @@ def read_answers(path: Path | str) -> list[Answer]:
             raise error.at(f"{path}:{number}") from None
         key = (answer.split, answer.id)
         if key in places:
-            message = f"id {answer.id!r} of split {answer.split!r} is that of line {places[key]} too; delete one of them"
+            message = f"id {answer.id!r} of split {answer.split!r} is that of line {places[key]} too; delete one line"
             raise DataError("duplicate_id", message, f"{path}:{number}")
         answers[key], places[key] = answer, number
     if not answers:
@@ -151,6 +151,15 @@ def mend(path: Path) -> list[Answer]:
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     """Write a file of replies, whole or not at all."""
     replace_file(path, "".join(answer_to_json(answer) + "\n" for answer in answers).encode())
+
+
+def read_generation(run_dir: Path | str) -> dict[str, Any]:
+    """What `generation.json` says; empty where it is not there or not whole."""
+    try:
+        found = json.loads((Path(run_dir) / GENERATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("splits"), dict) else {}
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -43,7 +43,7 @@ def bleu(references: Sequence[str], replies: Sequence[str], tokenize: str = "13a
 
     def combine(sums: NDArray[np.float64]) -> float:
         numbers = [int(number) for number in sums]
-        score = BLEU.compute_bleu(numbers[:4], numbers[4:8], *numbers[8:], smooth_method=whole.smooth_method)
+        score = BLEU.compute_bleu(numbers[:4], numbers[4:8], numbers[8], numbers[9], whole.smooth_method)
         return float(score.score / 100)
 
     statistics = np.array(rows, dtype=np.float64).reshape(-1, 10)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +41,7 @@ def load_llm(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaFor
     folder = Path(folder)
     _check_folder(folder)
     try:
-        llm, info = LlamaForCausalLM.from_pretrained(
+        loaded: Any = LlamaForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=PACKED,
@@ -52,25 +51,27 @@ def load_llm(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaFor
             output_loading_info=True,
         )
         tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    except Exception as error:  # safetensors, tokenizers and transformers each raise their own kinds, even plain Exception
+    except Exception as error:  # three libraries, each with kinds of its own; tokenizers raises plain Exception
         raise ValueError(f"{folder}: cannot be loaded ({error}); copy the model's folder again") from None
-    wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]}
+    llm: LlamaForCausalLM
+    llm, info = loaded
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = [f"{kind.replace('_', ' ')}: {', '.join(sorted(map(str, info[kind])))}" for kind in kinds if info[kind]]
     if wrong:
-        raise ValueError(f"{folder}: the weights do not fit config.json: "
-                         + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items()))
+        raise ValueError(f"{folder}: the weights do not fit config.json: {'; '.join(wrong)}")
     if tokens > llm.config.vocab_size:
-        raise ValueError(f"{folder}: tokenizer.json knows {tokens} tokens, the model {llm.config.vocab_size}; "
-                         "use the tokenizer that belongs to the model")
+        raise ValueError(
+            f"{folder}: tokenizer.json knows {tokens} tokens, the model {llm.config.vocab_size}; "
+            "use the tokenizer that belongs to the model"
+        )
     return llm.requires_grad_(False).eval()
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; point model.llm.checkpoint to a Hugging Face folder of a Llama model")
-    needed = {"config.json": ("config.json",), "tokenizer.json": ("tokenizer.json",),
-              "weights": ("model.safetensors", "model.safetensors.index.json")}
-    missing = [f"{what} ({' or '.join(names)})" if len(names) > 1 else what
-               for what, names in needed.items() if not any((folder / name).is_file() for name in names)]
+        raise ValueError(f"{folder}: no such folder; point model.llm.checkpoint to the Hugging Face folder of a Llama")
+    needed = (("config.json",), ("tokenizer.json",), ("model.safetensors", "model.safetensors.index.json"))
+    missing = [" or ".join(names) for names in needed if not any((folder / name).is_file() for name in names)]
     if missing:
         raise ValueError(f"{folder}: lacks {', '.join(missing)}; copy the model's whole folder")
     try:
@@ -81,7 +82,9 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: model_type is {kind!r}; only the Llama architecture ('llama') is supported")
 
 
-def add_lora(llm: nn.Module, rank: int, alpha: float, dropout: float = 0.0, targets: Sequence[str] = ("q_proj", "v_proj")) -> None:
+def add_lora(
+    llm: nn.Module, rank: int, alpha: float, dropout: float = 0.0, targets: Sequence[str] = ("q_proj", "v_proj")
+) -> None:
     """Add LoRA to the named linear layers of `llm` in place; the adapters become its only trainable parameters.
 
     Adapters are kept in float32 whatever the model's dtype: AdamW's small steps vanish in bfloat16.
@@ -91,11 +94,15 @@ def add_lora(llm: nn.Module, rank: int, alpha: float, dropout: float = 0.0, targ
             as one matches.
     """
     # The output layer stays frozen: `target_losses` counts on it.
-    linear = {name.rsplit(".", 1)[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)} - {"lm_head"}
-    unknown = sorted(set(targets) - linear)
+    linear = {name.rpartition(".")[2] for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
+    known = sorted(linear - {"lm_head"})
+    unknown = sorted(set(targets) - set(known))
     if unknown or not targets:
-        raise ValueError(f"LoRA targets {', '.join(unknown) or '(none)'}: the model's linear layers are {', '.join(sorted(linear))}")
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none")
+        raise ValueError(
+            f"LoRA targets {', '.join(unknown) or '(none)'}: the model's linear layers are {', '.join(known)}"
+        )
+    scale: Any = alpha  # PEFT says int, and divides it by the rank
+    config = LoraConfig(r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=list(targets), bias="none")
     inject_adapter_in_model(config, llm)
     for name, parameter in llm.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -147,21 +154,21 @@ def packed_attention(
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     grouped = query.shape[1] != key.shape[1]
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        options = dict(_VARLEN_CAUSAL)
+    if value.is_cuda and value.dtype in (torch.float16, torch.bfloat16):
+        options: dict[str, Any] = dict(_VARLEN_CAUSAL)
         if grouped and _VARLEN_GROUPED:
             options["enable_gqa"] = True
         elif grouped:
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        rows = [x[0].transpose(0, 1).contiguous() for x in (query, key, value)]
-        attended = varlen_attn(*rows, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **options)
+        options |= {"cu_seq_q": cu_seq_lens_q, "cu_seq_k": cu_seq_lens_q, "max_q": max_length_q, "max_k": max_length_q}
+        # Under autocast the rotary embedding leaves query and key in float32, which flash kernels refuse.
+        rows: Any = [x[0].transpose(0, 1).to(value.dtype).contiguous() for x in (query, key, value)]
+        attended: Any = varlen_attn(*rows, **options)
         return attended[None], None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
-    attended = torch.cat([
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped) for q, k, v in parts
-    ], dim=2)
-    return attended.transpose(1, 2), None
+    options = {"is_causal": True, "scale": scaling, "enable_gqa": grouped}
+    return torch.cat([F.scaled_dot_product_attention(*part, **options) for part in parts], dim=2).transpose(1, 2), None
 
 
 def packed_mask(q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
@@ -203,10 +210,10 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
 
 
 def target_losses(llm: LlamaForCausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy (n,) in float32 of targets (n,) predicted from hidden states (n, D), both of target positions only."""
+    """Cross entropy (n,) in float32 of targets (n,), each predicted from its hidden state (n, D)."""
     weight = llm.lm_head.weight
     assert not weight.requires_grad, "the output layer is frozen; its own gradient is not computed here"
-    losses: Tensor = _FrozenHeadCrossEntropy.apply(hidden, weight, targets)
+    losses: Tensor = _FrozenHeadCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
     return losses
 
 
@@ -236,7 +243,7 @@ class Session:
         output = self.llm.model(
             inputs_embeds=padded,
             attention_mask=self.mask,
-            position_ids=(self.mask.cumsum(1) - 1).clamp(min=0)[:, -padded.shape[1]:],
+            position_ids=(self.mask.cumsum(1) - 1).clamp(min=0)[:, -padded.shape[1] :],
             past_key_values=self.cache,
             use_cache=True,
         )

@@ -1,7 +1,7 @@
 """The Mix-Former: what each expert heard in a window, weighed by a gate, side by side, as LLM embeddings.
 
-OmniChat (ICLR 2025), section 4: per expert a windowed Q-Former gives h, a gate w = sigmoid(linear(h)) weighs it, and the
-weighed vectors are concatenated and projected. Shapes: A clips, N frames, W windows, K queries, D width, E experts.
+OmniChat (ICLR 2025): per expert a windowed Q-Former gives h, a gate w = sigmoid(linear(h)) weighs it, and the weighed
+vectors are concatenated and projected. Shapes: A clips, N frames, W windows, K queries, D width, E experts.
 """
 
 from collections.abc import Mapping
@@ -82,10 +82,14 @@ class MixFormer(nn.Module):
     def _check(self, features: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         missing = [name for name in self.widths if name not in features]
         if missing:
-            raise ValueError(f"no frames of {', '.join(missing)} were given (given: {', '.join(features) or 'none'}); "
-                             "the experts of the model and of the features must be the same")
+            raise ValueError(
+                f"no frames of {', '.join(missing)} were given (given: {', '.join(features) or 'none'}); "
+                "the experts of the model and of the features must be the same"
+            )
         for name, wanted in self.widths.items():
             width = features[name][0].shape[-1]
             if width != wanted:
-                raise ValueError(f"{name}: frames of width {width} were given, the model was made for {wanted}; "
-                                 "the features come from another checkpoint")
+                raise ValueError(
+                    f"{name}: frames of width {width} were given, the model was made for {wanted}; "
+                    "the features come from another checkpoint"
+                )

@@ -5,7 +5,7 @@ Shapes: A clips, S samples, N frames, W windows, K queries, T tokens, D width, E
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -84,11 +84,15 @@ class OmniChat(nn.Module):
         super().__init__()
         self.expert_names = tuple(mixformer.widths)
         if encoders and set(encoders) != set(self.expert_names):
-            raise ValueError(f"encoders {', '.join(encoders)} do not match the Mix-Former's {', '.join(self.expert_names)}")
+            raise ValueError(
+                f"encoders {', '.join(encoders)} do not match the Mix-Former's {', '.join(self.expert_names)}"
+            )
         made = (mixformer.window, mixformer.stride, mixformer.queries)
         if made != (window, window, queries):
-            raise ValueError(f"the Mix-Former has window, stride, queries {made}, "
-                             f"the prompt counts slots by {(window, window, queries)}")
+            raise ValueError(
+                f"the Mix-Former has window, stride, queries {made}, "
+                f"the prompt counts slots by {(window, window, queries)}"
+            )
         self.encoders = nn.ModuleDict(dict(encoders))
         self.mixformer = mixformer
         self.llm = llm
@@ -126,8 +130,10 @@ class OmniChat(nn.Module):
         counts = -(-frames // self.window)
         wanted = int(counts.sum()) * self.queries
         if wanted != len(batch.slots):
-            raise ValueError(f"{len(batch.slots)} audio slots for {wanted} window embeddings (dialogues "
-                             f"{', '.join(batch.dialogue_ids[:3])}...): the prompt was made with another window or queries")
+            raise ValueError(
+                f"{len(batch.slots)} audio slots for {wanted} window embeddings (dialogues "
+                f"{', '.join(batch.dialogue_ids[:3])}, ...): the prompt was made with another window or queries"
+            )
         device = batch.ids.device
         frames, counts = frames.to(device), counts.to(device)
         mixed, gates = self.mixformer(self._features(batch), frames)
@@ -151,14 +157,14 @@ class OmniChat(nn.Module):
         order = sorted(range(len(examples)), key=lambda number: -len(examples[number].tokens.ids))
         replies: dict[int, Generated] = {}
         for first in range(0, len(order), batch_size):
-            numbers = order[first:first + batch_size]
+            numbers = order[first : first + batch_size]
             chosen = [examples[number] for number in numbers]
             batch = to_device(pack(chosen), self.llm.device)
             heard = self.embed(batch)
             rows = heard.embeds.split(batch.starts.diff().tolist())
             written = Session(self.llm).reply(rows, max_new_tokens, stop_id)
             gates = self._last_turn_gates(chosen, heard)
-            replies |= {number: Generated(*reply) for number, *reply in zip(numbers, written, gates, strict=True)}
+            replies |= dict(zip(numbers, map(Generated, written, gates), strict=True))
         return [replies[number] for number in range(len(examples))]
 
     def _last_turn_gates(self, examples: Sequence[Example], heard: Heard) -> list[NDArray[np.float32]]:
@@ -166,8 +172,10 @@ class OmniChat(nn.Module):
         gates = heard.gates[own].float().cpu()
         turns = [[slot.length // self.queries for slot in example.tokens.slots] for example in examples]
         dialogues = gates.split([sum(windows) for windows in turns])
-        return [dialogue[len(dialogue) - (windows[-1] if windows else 0):].numpy()
-                for dialogue, windows in zip(dialogues, turns, strict=True)]
+        return [
+            dialogue[len(dialogue) - (windows[-1] if windows else 0) :].numpy()
+            for dialogue, windows in zip(dialogues, turns, strict=True)
+        ]
 
     def _features(self, batch: PackedBatch) -> Mapping[str, tuple[Tensor, Tensor]]:
         if batch.features is not None:
@@ -177,16 +185,21 @@ class OmniChat(nn.Module):
             widths = self.mixformer.widths
             return {name: (torch.zeros(0, 0, width, device=none.device), none) for name, width in widths.items()}
         if not self.encoders or batch.waves is None:
-            raise ValueError("this model has no encoders and the batch no cached features; "
-                             "load the encoders, or read the batch from a feature store")
+            raise ValueError(
+                "this model has no encoders and the batch no cached features; "
+                "load the encoders, or read the batch from a feature store"
+            )
         return {name: encoder(batch.waves, batch.wave_lengths) for name, encoder in self.encoders.items()}
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """The batch with all its tensors on `device`."""
-    moved = {name: value.to(device) for name, value in batch._asdict().items() if isinstance(value, Tensor)}
-    if batch.features is not None:
-        moved["features"] = {
-            name: (frames.to(device), lengths.to(device)) for name, (frames, lengths) in batch.features.items()
-        }
-    return batch._replace(**moved)
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        if isinstance(value, dict):
+            return {name: (frames.to(device), lengths.to(device)) for name, (frames, lengths) in value.items()}
+        return value
+
+    return PackedBatch(*map(moved, batch))

@@ -62,7 +62,7 @@ class WindowedQFormer(nn.Module):
         nn.init.normal_(self.queries, std=BERT_STD)
 
     def num_windows(self, num_frames: int) -> int:
-        """Windows that cover `num_frames` frames, the last one possibly partial: ceil(N / window) at the default stride."""
+        """Windows that cover `num_frames` frames, the last possibly partial: ceil(N / window) at the default stride."""
         return 1 + max(0, -(-(num_frames - self.window) // self.stride))
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class WindowedQFormer(nn.Module):
 
 
 class QFormerLayer(nn.Module):
-    """Self-attention over the queries, cross-attention to the frames, feed-forward; each with residual, then LayerNorm."""
+    """Self-attention, cross-attention to the frames, feed-forward; each with residual, then LayerNorm."""
 
     def __init__(self, width: int, hidden: int, heads: int, ffn: int) -> None:
         super().__init__()
@@ -122,7 +122,8 @@ class SelfAttention(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(n, K, hidden) -> (n, K, hidden)."""
         query, key, value = (
-            project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.query, self.key, self.value)
+            project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
         )
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.output(attended.transpose(1, 2).flatten(2))

@@ -130,7 +130,7 @@ def emotion2vec_config(
 def beats_config(width: int, heads: int, layers: int, classes: int = 0) -> BeatsConfig:
     """A small BEATs with the switches of the iter3+ checkpoints; with `classes`, a fine-tuned one."""
     return BeatsConfig(
-        embed_dim=width,
+        embed_dim=width * 3 // 4,  # unlike the width, as upstream's, so that it is projected
         encoder_layers=layers,
         encoder_embed_dim=width,
         encoder_ffn_embed_dim=4 * width,

@@ -38,7 +38,7 @@ def test_any_experts_any_gate(gate: str, names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("gate", ["scalar", "channel"])
 def test_a_gate_weighs_its_own_expert_only(gate: str) -> None:
-    """Fails when the gate is not applied, or is applied to a neighbour: closing one must equal hearing nothing there."""
+    """Fails when a gate is not applied, or to a neighbour: closing one must equal hearing nothing there."""
     torch.manual_seed(0)
     mixformer = MixFormer(WIDTHS, 7, gate=gate, **SMALL)
     with torch.no_grad():

@@ -32,7 +32,7 @@ def examples(prompt: Prompt) -> list[Example]:
 
 
 def test_losses_are_sums_over_targets(model: OmniChat, examples: list[Example]) -> None:
-    """Fails when a target is counted twice or not at all, in the wrong part, or is predicted from the wrong position."""
+    """Fails when a target is counted twice or not at all, in the wrong part, or predicted from the wrong position."""
     batch = pack(examples)
     losses = model(batch)
     heard = model.embed(batch)
@@ -105,7 +105,7 @@ def test_text_only_still_gives_every_parameter_a_gradient(model: OmniChat) -> No
 
 
 def test_replies_do_not_depend_on_the_batch(model: OmniChat, prompt: Prompt) -> None:
-    """Fails when batched generation differs from one dialogue at a time, mixes up the order, or another turn's gates."""
+    """Fails when batched generation differs from one dialogue at a time, or mixes up the order, or turns' gates."""
     examples = make_examples(prompt, generation=True)
     together = model.generate(examples, 8, prompt.stop_id, batch_size=3)
     for example, reply in zip(examples, together, strict=True):

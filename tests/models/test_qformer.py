@@ -72,7 +72,7 @@ def test_matches_salmonn(name: str, stride: int) -> None:
 
 
 def test_matches_salmonn_with_two_experts_in_one() -> None:
-    """Fails when frames beyond an expert's end, which upstream sets to zero and attends to, are not taken as they are."""
+    """Fails when zero frames beyond an expert's end, which upstream attends to, are not taken as they are."""
     qformer, weights = golden_qformer("dual")
     arrays = np.load(GOLDEN / "dual.npz")
     for case in "abc":

@@ -35,27 +35,8 @@ def read_deepdialogue(folder: Path | str, policy: RolePolicy = "last_speaker") -
     """
     reading, labels = Reading(), emotion_map(NAME)
     for path in sorted(Path(folder).rglob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if "conversation" not in record:
-                continue  # an index of conversations lies beside them
-            recordings = sorted(path.parent.glob(f"{path.stem}_*.wav"))
-            if not recordings:
-                raise DataError("no_file", f"has no {path.stem}_<voice>.wav beside it; fetch the recordings too")
-        except DataError as error:
-            reading.rejects.append(error.at(str(path)))
-            continue
-        except ValueError as error:
-            reading.rejects.append(DataError("bad_json", f"is not JSON ({error}); fetch it again", str(path)))
-            continue
-        for recording in recordings:
-            try:
-                reading.dialogues.append(_dialogue(record, path, recording, labels, reading, policy))
-            except DataError as error:
-                reading.rejects.append(error.at(str(path)))
-            except (KeyError, TypeError, AttributeError) as error:
-                message = f"is not a conversation ({type(error).__name__}: {error}); fetch it again"
-                reading.rejects.append(DataError("wrong_type", message, str(path)))
+        with reading.rejecting(path):
+            _read_conversation(path, labels, policy, reading)
     if not reading.dialogues and not reading.rejects:
         raise DataError("no_file", "holds no <id>/<id>.json with <id>_<voice>.wav beside it", str(folder))
     return reading
@@ -70,19 +51,30 @@ def cut_at_silences(samples: NDArray[np.float32], rate: int) -> list[tuple[int, 
     return [(start, stop) for start, stop in zip(starts, stops, strict=True) if stop > start]
 
 
+def _read_conversation(path: Path, labels: EmotionMap, policy: RolePolicy, reading: Reading) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if "conversation" not in record:
+        return  # an index of conversations lies beside them
+    recordings = sorted(path.parent.glob(f"{path.stem}_*.wav"))
+    if not recordings:
+        raise DataError("no_file", f"has no {path.stem}_<voice>.wav beside it; fetch the recordings too")
+    for recording in recordings:
+        voice = recording.stem.removeprefix(f"{path.stem}_")
+        with reading.rejecting(path):
+            reading.labels.update(one["emotion"] for one in record["conversation"])
+            reading.dialogues.append(_dialogue(record, recording, _scene(record, path, voice), labels, policy))
+
+
 def _dialogue(
-    record: dict[str, Any], path: Path, recording: Path, labels: EmotionMap, reading: Reading, policy: RolePolicy
+    record: dict[str, Any], recording: Path, scene: dict[str, str], labels: EmotionMap, policy: RolePolicy
 ) -> Dialogue:
     spoken = record["conversation"]
     turns = [
         Turn("user", one["text"], Style(emotion=labels[one["emotion"]]), audio)
         for one, audio in zip(spoken, _turn_audio(recording, len(spoken)), strict=True)
     ]
-    reading.labels.update(one["emotion"] for one in spoken)
-    voice = recording.stem.removeprefix(f"{path.stem}_")
-    scene = _scene(record, path, voice)
-    name = f"{scene['script']}/{voice}"
-    dialogue = Dialogue(name, assign_roles(turns, [one["speaker"] for one in spoken], policy), NAME, scene)
+    roles = assign_roles(turns, [one["speaker"] for one in spoken], policy)
+    dialogue = Dialogue(f"{scene['script']}/{scene['voice']}", roles, NAME, scene)
     check_dialogue(dialogue)
     return dialogue
 

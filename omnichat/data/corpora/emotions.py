@@ -38,10 +38,13 @@ class EmotionMap:
         """One line for each label met: how often, what it became, whether something was lost."""
         total = max(1, sum(counts.values()))
         lines = []
+        lost = 0
         for label, count in counts.most_common():
-            note = "  (lossy)" if label.strip().lower() in self.lossy else ""
-            lines.append(f"{label:>16} {count:6d} {count / total:6.1%} -> {self[label] or 'no target'}{note}")
-        lost = sum(count for label, count in counts.items() if label.strip().lower() in self.lossy)
+            key = label.strip().lower()
+            emotion = (self.labels[key] or "no target") if key in self.labels else "not in the table: rejected"
+            note = "  (lossy)" if key in self.lossy else ""
+            lost += count if note else 0
+            lines.append(f"{label:>16} {count:6d} {count / total:6.1%} -> {emotion}{note}")
         return [*lines, f"{'lossy':>16} {lost:6d} {lost / total:6.1%}"]
 
 

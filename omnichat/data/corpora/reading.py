@@ -1,8 +1,10 @@
 """What all readers share: their result, and the question who is the assistant."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from omnichat.dialogue import DataError, Dialogue, Turn
@@ -24,6 +26,17 @@ class Reading:
     dialogues: list[Dialogue] = field(default_factory=list)
     rejects: list[DataError] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def rejecting(self, path: Path) -> Iterator[None]:
+        """Turn whatever is wrong with one file into a reject that names it: one file must not stop a corpus."""
+        try:
+            yield
+        except DataError as error:
+            self.rejects.append(error.at(str(path)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"is not laid out as expected ({type(error).__name__}: {error}); fetch it again"
+            self.rejects.append(DataError("bad_layout", message, str(path)))
 
 
 def assign_roles(turns: Sequence[Turn], speakers: Sequence[str], policy: RolePolicy) -> tuple[Turn, ...]:

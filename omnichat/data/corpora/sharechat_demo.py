@@ -30,13 +30,8 @@ def read_sharechat_demo(folder: Path | str) -> Reading:
         raise DataError("no_file", "holds no <id>/dialogue.json; give the folder of the demo's recordings", str(folder))
     reading, labels = Reading(), emotion_map(EMOTIONS)
     for path in paths:
-        try:
+        with reading.rejecting(path):
             reading.dialogues.append(_dialogue(path, labels, reading))
-        except DataError as error:
-            reading.rejects.append(error.at(str(path)))
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"is not a demo dialogue ({type(error).__name__}: {error}); transcribe the page again"
-            reading.rejects.append(DataError("bad_json", message, str(path)))
     return reading
 
 
@@ -58,6 +53,8 @@ def _dialogue(path: Path, labels: EmotionMap, reading: Reading) -> Dialogue:
 
 def _turn(folder: Path, record: Mapping[str, Any], labels: EmotionMap, reading: Reading) -> Turn:
     reading.labels[record["emotion"]] += 1
+    if Path(record["audio"]).name != record["audio"]:
+        raise DataError("path_outside_root", f"audio {record['audio']!r} is not a file beside its dialogue.json")
     pitch, speed = (record[name].strip().lower() if record.get(name) else None for name in ("pitch", "speed"))
     style = Style(emotion=labels[record["emotion"]], speed=speed, pitch=pitch)
     return Turn("user", record["text"], style, audio_ref(folder / record["audio"]))

@@ -1,0 +1,219 @@
+"""The command line of `eval/`: stages of one run, each repeatable alone."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from omnichat.config import EvaluationConfig, RunConfig
+from omnichat.recipes import did_you_mean, locate
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+STAGES = ("all", "generate", "score", "report")
+CONFIG_FILE = "config.yaml"
+
+OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
+  split=NAME[,NAME...]  sets of the run's data.test or data.val; by default all of data.test
+  store=FILE            any JSONL of dialogues instead; its set is named after the file
+  stage=NAME            all (default) | generate | score | report; score and report need no model
+  limit=NUMBER          answer only so many dialogues of a set; the scores are marked as partial
+  partial=true          score a set whose replies are not all there, and mark it; otherwise that is an error
+  wordnet=FOLDER        WordNet's files, for METEOR (Debian's wordnet-base: /usr/share/wordnet)
+  bertscore=FOLDER      a Hugging Face encoder, for BERTScore (usual: roberta-large); bertscore_layers=NUMBER
+  beside=FOLDER[,...]   scored runs to stand beside this one in the report
+  title=TEXT            of the report
+  batch_size= max_new_tokens= bootstrap= seed=   override the run's evaluation.* settings"""
+
+
+class UsageError(ValueError):
+    """A command line that makes no sense; the message says what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A parsed command line."""
+
+    run: Path
+    stage: str = "all"
+    splits: Mapping[str, Path] = field(default_factory=dict)
+    limit: int | None = None
+    partial: bool = False
+    wordnet: Path | None = None
+    bertscore: Path | None = None
+    bertscore_layers: int | None = None
+    beside: tuple[Path, ...] = ()
+    title: str = ""
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
+    """Run the stages that the arguments ask for; returns the exit code.
+
+    Args:
+        arguments: `key=value` each.
+        usage: what `--help` prints before the options: what the program does, and an example.
+        store: the JSONL that is scored by default, instead of the run's own test sets.
+    """
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(f"{usage}\n\n{OPTIONS}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
+        return DONE
+    program = Path(sys.argv[0]).name
+    try:
+        values = parse(arguments)
+        config = read_config(Path(values["run"]), _numbers(values, tuple(EvaluationConfig.model_fields)))
+        command = _command(values, config, store)
+    except UsageError as error:
+        print(f"{program}: {error}\nsee: python {sys.argv[0]} --help", file=sys.stderr)
+        return WRONG_USAGE
+    try:
+        run_stages(command, config)
+    except (ValueError, OSError) as error:  # ours say what, where and how to mend it
+        print(f"{program}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def run_stages(command: Command, config: RunConfig) -> None:
+    """Generate, score, report: those that are asked for.
+
+    Raises:
+        DataError, CheckpointError, ValueError: with what failed, where, and the cure.
+    """
+    if command.stage in ("all", "generate"):
+        from omnichat.chat import load_run  # torch and transformers: seconds that the other stages need not wait
+        from omnichat.evaluation.generate import generate
+
+        loaded = load_run(command.run)
+        generate(
+            type(loaded)(config_with(loaded.config, config.evaluation), loaded.model, loaded.prompt, loaded.step),
+            command.splits,
+            command.run,
+            command.limit,
+        )
+    if command.stage in ("all", "score"):
+        from omnichat.evaluation.score import Resources, print_scores, score_run
+
+        resources = Resources(command.wordnet, command.bertscore, command.bertscore_layers)
+        print_scores(score_run(command.run, config, resources, command.partial))
+    if command.stage in ("all", "report"):
+        from omnichat.evaluation.report import write_report
+
+        print(f"report: {write_report(command.run, config, command.title, command.beside)}")
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str]:
+    """`key=value` arguments by key.
+
+    Raises:
+        UsageError: all unknown keys and malformed arguments at once; or no `run`.
+    """
+    known = [name for name in Command.__dataclass_fields__ if name not in ("splits", "settings")]
+    known += ["split", "store", *EvaluationConfig.model_fields]
+    values, faults = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            faults.append(f"{argument}: is not of the form key=value")
+        elif key not in known:
+            faults.append(f"{key}: unknown key{did_you_mean(key, known)}")
+        else:
+            values[key] = value
+    if not faults and not values.get("run"):
+        faults.append("run: is missing; name the folder of a run, as in run=runs/quickstart")
+    if faults:
+        raise UsageError("; ".join(faults))
+    return values
+
+
+def read_config(run: Path, settings: Mapping[str, int]) -> RunConfig:
+    """The config of a run folder, with its evaluation settings overridden.
+
+    Raises:
+        UsageError: no run there, a config that does not fit the schema, or a setting out of range.
+    """
+    path = run / CONFIG_FILE
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values["evaluation"] |= settings
+        return RunConfig.model_validate_json(json.dumps(values))
+    except FileNotFoundError:
+        raise UsageError(f"run: {path} is not there; train the run first, or correct run=") from None
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise UsageError(f"run: {path} is not the config of a run ({error!r})") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise UsageError(f"run: {path} does not fit this version's schema: {faults}") from None
+
+
+def config_with(config: RunConfig, evaluation: EvaluationConfig) -> RunConfig:
+    """The config with other evaluation settings."""
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def _command(values: Mapping[str, str], config: RunConfig, store: str | None) -> Command:
+    stage = values.get("stage", "all")
+    if stage not in STAGES:
+        raise UsageError(f"stage: {stage!r} is not one of {', '.join(STAGES)}{did_you_mean(stage, STAGES)}")
+    if "split" in values and "store" in values:
+        raise UsageError("split, store: name one of them")
+    numbers = _numbers(values, ("limit", "bertscore_layers"))
+    if numbers.get("limit", 1) < 1:
+        raise UsageError(f"limit: must be at least 1, got {numbers['limit']}")
+    if values.get("partial", "false") not in ("true", "false"):
+        raise UsageError(f"partial: true or false, got {values['partial']!r}")
+    return Command(
+        run=Path(values["run"]),
+        stage=stage,
+        splits=_splits(values, config, store) if stage in ("all", "generate") else {},
+        limit=numbers.get("limit"),
+        partial=values.get("partial") == "true",
+        wordnet=_folder(values, "wordnet"),
+        bertscore=_folder(values, "bertscore"),
+        bertscore_layers=numbers.get("bertscore_layers"),
+        beside=tuple(Path(part) for part in values.get("beside", "").split(",") if part),
+        title=values.get("title", ""),
+    )
+
+
+def _splits(values: Mapping[str, str], config: RunConfig, store: str | None) -> dict[str, Path]:
+    known = config.data.val | config.data.test
+    if "split" in values:
+        names = [name for name in values["split"].split(",") if name]
+        if unknown := [name for name in names if name not in known]:
+            there = ", ".join(known) or "none"
+            raise UsageError(f"split: no set {', '.join(unknown)} in the run's config; there are: {there}; or use store=FILE")
+        chosen = {name: known[name] for name in names}
+    elif path := values.get("store", store):
+        chosen = {Path(path).stem if store is None or "store" in values else Path(path).parent.name: path}
+    else:
+        chosen = dict(config.data.test)
+    if not chosen:
+        there = f" (split={','.join(config.data.val)} names the validation sets)" if config.data.val else ""
+        raise UsageError(f"split: the run's config has no data.test; use split=NAME{there} or store=FILE")
+    found = {name: locate(path) for name, path in chosen.items()}
+    if absent := [str(path) for path in found.values() if not path.is_file()]:
+        raise UsageError(f"no such file: {', '.join(absent)}; make the store first, or name another with store=FILE")
+    return found
+
+
+def _folder(values: Mapping[str, str], key: str) -> Path | None:
+    if not values.get(key):
+        return None
+    path = Path(values[key]).expanduser()
+    if not path.is_dir():
+        raise UsageError(f"{key}: {path} is not a folder")
+    return path
+
+
+def _numbers(values: Mapping[str, str], keys: Sequence[str]) -> dict[str, int]:
+    if wrong := [f"{key}: a whole number, got {values[key]!r}" for key in keys if key in values and not values[key].isdigit()]:
+        raise UsageError("; ".join(wrong))
+    return {key: int(values[key]) for key in keys if key in values}

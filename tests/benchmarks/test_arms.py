@@ -1,0 +1,61 @@
+"""The arms at a toy size: those that claim to compute one function do, and those that do not are found out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import packing, windows
+from benchmarks.measure import TOLERANCE, NotEqualError, difference, outcome, require_equal
+from benchmarks.training_step import CACHED, PAD30, PLAIN, TRIM, make_trainees
+from benchmarks.workload import Sizes, draw_dialogues, make_examples, make_prompt, write_checkpoints
+from omnichat.batch import pack
+
+TOY = Sizes(
+    width=32,
+    whisper_layers=1,
+    whisper_heads=2,
+    qformer_heads=2,
+    llm_layers=2,
+    llm_heads=4,
+    llm_ffn=64,
+    vocab_size=600,
+    lora_rank=2,
+    lora_alpha=4,
+)
+
+
+def test_training_arms_are_equal_before_and_after_an_update(tmp_path: Path) -> None:
+    """Fails when the plain loop trains on something else than the project: other slots, labels, weights or updates."""
+    arms, examples = make_trainees(tmp_path, TOY, 2)
+    assert len({len(example.tokens.ids) for example in examples}) == 2, "without padding the test would be idle"
+    for _ in range(2):
+        expected = arms[PLAIN].outcome()
+        for name in (CACHED, PAD30):
+            require_equal(name, arms[name].outcome(), PLAIN, expected)
+        for arm in arms.values():
+            arm.step()
+    assert arms[PLAIN].outcome().loss < expected.loss
+    assert difference(TRIM, arms[TRIM].outcome(), PLAIN, arms[PLAIN].outcome()).gradient > 100 * TOLERANCE
+
+
+def test_packing_arms_are_equal(tmp_path: Path) -> None:
+    """Fails when an arm leaves targets out, or shifts labels; and when attention across dialogues goes unnoticed."""
+    checkpoints = write_checkpoints(tmp_path, TOY)
+    batch = pack(make_examples(make_prompt(checkpoints), draw_dialogues(2)))
+    arms = packing.make_arms(checkpoints, TOY, batch)
+    found = {name: outcome(loss(), tensors) for name, (loss, tensors) in arms.items()}
+    for name in (packing.PADDED_LABELS, packing.PACKED_FULL, packing.PACKED_LABELS):
+        require_equal(name, found[name], packing.PADDED_FULL, found[packing.PADDED_FULL])
+    leaking = batch._replace(starts=torch.tensor([0, len(batch.ids)], dtype=torch.int32), max_length=len(batch.ids))
+    loss, tensors = packing.make_arms(checkpoints, TOY, leaking)[packing.PACKED_LABELS]
+    with pytest.raises(NotEqualError):
+        require_equal("leaking", outcome(loss(), tensors), packing.PADDED_FULL, found[packing.PADDED_FULL])
+
+
+def test_a_whole_report() -> None:
+    """Fails when a benchmark does not run to its end, or the loop over windows differs from one call."""
+    report = windows.run(1, 2, TOY)
+    assert [gap.arm for gap in report.equal] == [windows.TOGETHER]
+    assert all(timing.peak_bytes > 0 and timing.median > 0 for timing in report.timings.values())
+    assert "one call for all windows against a call for each window" in report.text()
