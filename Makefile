@@ -26,7 +26,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 quickstart: setup ## a whole experiment on a CPU: corpus, training, scores, report
 	$(PY) -m data_prep.quickstart $(CORPUS)
 	$(PY) train.py recipe=quickstart
-	$(PY) eval/run_quickstart.py run=$(RUN)
+	$(PY) eval/run_store.py run=$(RUN)
 	@echo "report: $(CURDIR)/$(RUN)/report.html"
 
 test: setup ## the tests

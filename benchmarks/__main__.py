@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("# omnichat benchmarks\n")
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(
-        f"one thread, float32, CPU time, 1 warm-up and {options.repetitions} repetitions, arms in turns; peak memory: "
-        "tensors beyond weights and optimizer\n",
+        f"one thread, float32, CPU time of a warm-up and {options.repetitions} repetitions, arms in turns; "
+        "peak memory: tensors beyond weights and optimizer\n",
         flush=True,
     )
     started, loads, records, missed = time.monotonic(), [os.getloadavg()[0]], {}, []

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 TOLERANCE = 1e-5  # of the loss, and of each tensor's gradient, relative; float32
-# A gradient below this share of the whole gradient's norm is zero but for float32's rounding: with one query per window,
-# softmax runs over one key, and the self-attention's query and key change nothing.
+# A gradient below this share of the whole gradient's norm is zero but for float32's rounding: with one query per
+# window, softmax runs over one key, and the self-attention's query and key change nothing.
 ROUNDING = 1e-7
 
 
@@ -89,9 +89,9 @@ def difference(arm: str, found: Outcome, reference: str, expected: Outcome) -> D
         raise NotEqualError(f"{arm} and {reference} train different tensors: {', '.join(names[:5])}")
     norms = {name: float(gradient.norm()) for name, gradient in expected.gradients.items()}
     whole = math.hypot(*norms.values())
+    scales = {name: norm if norm > ROUNDING * whole else whole for name, norm in norms.items()}
     distances = {
-        name: float((found.gradients[name] - gradient).norm())
-        / (norms[name] if norms[name] > ROUNDING * whole else whole)
+        name: float((found.gradients[name] - gradient).norm()) / scales[name]
         for name, gradient in expected.gradients.items()
     }
     worst = max(distances, key=lambda name: math.inf if math.isnan(distances[name]) else distances[name])
@@ -130,11 +130,11 @@ def time_arms(arms: Mapping[str, Callable[[], object]], repetitions: int) -> dic
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most bytes that torch's CPU allocator held during `run` beyond what it held before.
 
-    Every allocation and release is counted, so the figure does not depend on what malloc keeps. Weights, the optimizer's
-    moments and inputs that are there before are not in it, nor are numpy arrays and the matrix library's own buffers.
+    Every allocation and release is counted, so the figure does not depend on what malloc keeps. Weights and inputs are
+    not in it, as they are there before; nor are numpy arrays and the matrix library's own buffers.
     """
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     assert profiler.profiler is not None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -5,9 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaForCausalLM
 
 from benchmarks.measure import Outcome, outcome, require_equal, time_arms, trainable_tensors
 from benchmarks.plain_loop import plain_llm
@@ -32,10 +34,9 @@ PACKED_FULL, PACKED_LABELS = "packed, all logits", "packed, label logits"
 class Padded:
     """transformers' own way: right padding, attention mask, SDPA."""
 
-    def __init__(self, llm: nn.Module, batch: PackedBatch, embeds: Tensor) -> None:
+    def __init__(self, llm: PeftModel, batch: PackedBatch, embeds: Tensor) -> None:
         self.llm, self.embeds = llm, embeds
-        lengths = batch.starts.diff().tolist()
-        self.lengths = lengths
+        self.lengths = lengths = batch.starts.diff().tolist()
         self.mask = pad_sequence([torch.ones(n, dtype=torch.int64) for n in lengths], batch_first=True)
         self.labels = pad_sequence(list(batch.labels.split(lengths)), batch_first=True, padding_value=IGNORE)
 
@@ -50,6 +51,7 @@ class Padded:
         """The same from the logits of the positions before a target."""
         padded = pad_sequence(list(self.embeds.split(self.lengths)), batch_first=True)
         model = self.llm.get_base_model()
+        assert isinstance(model, LlamaForCausalLM)
         hidden = model.model(inputs_embeds=padded, attention_mask=self.mask, use_cache=False).last_hidden_state
         targets = self.labels[:, 1:]
         return F.cross_entropy(model.lm_head(hidden[:, :-1][targets != IGNORE]), targets[targets != IGNORE])
@@ -58,7 +60,7 @@ class Padded:
 class Packed:
     """The project's way: dialogues end to end, attention inside each."""
 
-    def __init__(self, llm: nn.Module, batch: PackedBatch, embeds: Tensor) -> None:
+    def __init__(self, llm: LlamaForCausalLM, batch: PackedBatch, embeds: Tensor) -> None:
         self.llm, self.batch, self.embeds = llm, batch, embeds
 
     def full(self) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM, WhisperFeatureExtractor, WhisperModel
@@ -87,11 +87,10 @@ class PlainLoop(nn.Module):
         return loss
 
 
-def plain_llm(checkpoints: Checkpoints, sizes: Sizes) -> nn.Module:
+def plain_llm(checkpoints: Checkpoints, sizes: Sizes) -> PeftModel:
     """The language model with transformers' SDPA attention, in PEFT's wrapper."""
     llm = LlamaForCausalLM.from_pretrained(checkpoints.llama, dtype=torch.float32, attn_implementation="sdpa")
     lora = LoraConfig(
         r=sizes.lora_rank, lora_alpha=sizes.lora_alpha, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
     )
-    model: nn.Module = get_peft_model(llm, lora)
-    return model
+    return get_peft_model(llm, lora)

@@ -14,7 +14,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster `arm` is than `baseline`; `target` is what it must reach, None where it is only reported."""
+    """How many times faster `arm` is than `baseline`; at least `target`, where there is one."""
 
     baseline: str
     arm: str
@@ -47,12 +47,8 @@ class Report:
 
     def text(self) -> str:
         """A table for people."""
-        lines = [
-            f"## {self.title}",
-            "",
-            ", ".join(f"{name} {_number(value)}" for name, value in self.workload.items()),
-            "",
-        ]
+        workload = ", ".join(f"{name} {_number(value)}" for name, value in self.workload.items())
+        lines = [f"## {self.title}", "", workload, ""]
         for gap in self.equal:
             lines.append(f"equal: {gap.arm} = {gap.reference}: {_gap(gap)}; {TOLERANCE:.0e} allowed")
         for gap in self.other:

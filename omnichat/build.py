@@ -14,6 +14,7 @@ from omnichat.config import RunConfig
 from omnichat.data.dataset import DialogueDataset, StoreDataset
 from omnichat.data.features import FeatureReader
 from omnichat.data.made_up import made_up_dialogues
+from omnichat.data.mixture import alpha_weights
 from omnichat.data.module import DialogueModule
 from omnichat.data.scan import Scan, raise_faults, scan
 from omnichat.data.store import Store
@@ -41,10 +42,10 @@ def materialise(config: RunConfig, run_dir: Path) -> RunConfig:
         values["model"]["random"] = False
     if config.data.made_up is not None:
         folder = run_dir / "made_up"
-        for name in (*SOURCES, "val"):
-            made_up_dialogues(folder, config.data.made_up, config.seed, name)
+        for split in (*SOURCES, "val"):
+            made_up_dialogues(folder, config.data.made_up, config.seed, split)
         drawn = {"synthetic": config.data.alpha > 0, "real": config.data.alpha < 1}
-        values["data"] |= {name: str(folder / f"{name}.jsonl") for name in SOURCES if drawn[name]}
+        values["data"] |= {source: str(folder / f"{source}.jsonl") for source in SOURCES if drawn[source]}
         values["data"]["val"] = {"val": str(folder / "val.jsonl")}
         values["data"]["made_up"] = None
     return RunConfig.model_validate_json(json.dumps(values))
@@ -137,13 +138,8 @@ def build_data(
     raise_faults([fault for part in (*sources.values(), *held_out.values()) for fault in part.faults])
     for name, part in (sources | held_out).items():
         _report(name, part)
-    dataset = DialogueDataset(
-        sources,
-        {name: {"synthetic": data.alpha, "real": 1 - data.alpha}[name] for name in sources},
-        prompt,
-        config.seed,
-        features,
-    )
+    weights = alpha_weights(data.alpha, "synthetic" in sources, "real" in sources)
+    dataset = DialogueDataset(sources, weights, prompt, config.seed, features)
     val = [
         StoreDataset(part.store, prompt, features, rows=part.rows[: settings.validation_dialogues])
         for part in held_out.values()

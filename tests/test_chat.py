@@ -31,11 +31,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(run_dir: Path) -> LoadedRun:
+    """That run as objects."""
     return load_run(run_dir)
 
 
 @pytest.fixture(scope="module")
 def clips(run_dir: Path) -> list[str]:
+    """Recordings to say."""
     store = Store(run_dir / "made_up" / "val.jsonl")
     turns = [turn for row in range(len(store)) for turn in store[row].turns]
     return [turn.audio.path for turn in turns if turn.audio is not None]
@@ -45,6 +47,7 @@ class Recorder(Session):
     """A session that keeps what it was given and the last logits."""
 
     def extend(self, embeds: Sequence[Tensor]) -> Tensor:
+        """Read on, and remember."""
         self.given = [*getattr(self, "given", []), embeds[0]]
         self.logits = super().extend(embeds)
         return self.logits
@@ -66,7 +69,9 @@ def test_cached_chat_equals_full_recompute(run: LoadedRun, clips: list[str]) -> 
     ids = np.array(chat.ids[:read])
     tokens = Tokens(ids, np.full(read, -100), np.zeros(read, np.uint8), tuple(slots))
     with torch.no_grad():
-        whole = run.model.embed(pack([Example(tokens, tuple(map(load_audio, (s.audio for s in slots))), None, "")])).embeds
+        whole = run.model.embed(
+            pack([Example(tokens, tuple(map(load_audio, (s.audio for s in slots))), None, "")])
+        ).embeds
     torch.testing.assert_close(torch.cat(recorder.given), whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(recorder.logits, Session(run.model.llm).extend([whole]), atol=1e-4, rtol=0)
 

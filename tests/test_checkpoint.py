@@ -18,10 +18,14 @@ from omnichat.checkpoint import (
     tensors_sha256,
 )
 
-TENSORS = {"mixformer": {"a.weight": torch.arange(6.0).reshape(2, 3)}, "optimizer": {"a.weight.step": torch.tensor(3.0)}}
+TENSORS = {
+    "mixformer": {"a.weight": torch.arange(6.0).reshape(2, 3)},
+    "optimizer": {"a.weight.step": torch.tensor(3.0)},
+}
 
 
 def save(folder: Path, step: int = 5) -> Path:
+    """A small checkpoint."""
     return save_checkpoint(folder, step, TENSORS, {"note": "x"})
 
 

@@ -36,7 +36,7 @@ SCENARIOS = ("emotion", *SOUNDS)
 PLACEMENTS = ("before", "under")
 # Levels against neutral speech in dB, +-2 drawn per clip: the distances between the classes of Divide-and-Remaster
 # (dnr-utils config.py: speech -17, foreground effects -21, background effects -29, music -24 LUFS), as RMS; music
-# under speech 2 dB lower, since a tiny model has one ear.
+# under speech 2 dB lower, so that quiet (sad) speech stays above it.
 SOUND_LEVELS = {("audio", "before"): -4, ("audio", "under"): -12, ("music", "before"): -7, ("music", "under"): -9}
 Item = TypeVar("Item")
 

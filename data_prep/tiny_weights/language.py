@@ -47,6 +47,7 @@ OTHER_TEMPLATES = (
     "tell me more about the {}.",
     "the {} was full of people.",
 )
+ECHO_SHARE = 0.35  # of the dialogues only repeat what was said: copying is learnt in a fraction of the steps
 BLENDED_SHARE = 0.6  # of the dialogues; the others are written
 SOUND_SHARE = 0.6
 WINDOW_SAMPLES = 2 * HOP * 17
@@ -73,6 +74,9 @@ def random_dialogue(rng: np.random.Generator) -> tuple[Dialogue, str, str]:
         turns += [Turn("user", question), Turn("assistant", answer, Style(gender, *NEUTRAL))]
     style, words = reply(emotion, noun, sound, gender)
     turns += [Turn("user", template.format(noun)), Turn("assistant", words, style)]
+    if rng.random() < ECHO_SHARE:
+        heard = " ".join(rng.choice(VOCABULARY, size=rng.integers(3, 8)))
+        turns[-2:] = [Turn("user", heard), Turn("assistant", f"you said {heard}.", style)]
     return Dialogue("text", tuple(turns)), emotion, sound
 
 

@@ -85,8 +85,9 @@ class DialogueDataset:
     """The endless stream of a training run: `dataset[index]` is a pure function of the index.
 
     Args:
-        sources: a scanned store for each source, by name; an example's `source` is that name.
-        weights: the share of each source.
+        sources: a scanned store for each source by name; a source whose weight is 0 may be absent.
+        weights: the share of each source. Their order numbers the sources, so keep it when shares change: a source's
+            draws then stay prefixes of one stream.
         prompt: renders the dialogues; the scans must have been made with it.
         seed: of the mixture.
         features: cached features to read instead of audio.
@@ -103,38 +104,43 @@ class DialogueDataset:
         seed: int = 0,
         features: FeatureReader | None = None,
     ) -> None:
-        if unknown := [name for name in weights if name not in sources]:
-            raise DataError("no_source", f"weights for {', '.join(unknown)}, but there are only {', '.join(sources)}")
         raise_faults([fault for part in sources.values() for fault in part.faults])
-        for name, part in sources.items():
-            if weights.get(name, 0) > 0 and not len(part.rows):
-                message = f"has no usable dialogue, {len(part.dropped)} are over the limit; raise max_tokens"
-                raise DataError("empty_source", message, str(part.store.path))
-        self.names = tuple(sources)
-        self.scans = tuple(sources.values())
+        if without := [name for name in sources if name not in weights]:
+            raise DataError("bad_weights", f"no weight for {', '.join(without)}; give each source its share")
+        for name, weight in weights.items():
+            if weight > 0 and name not in sources:
+                raise DataError("no_source", f"{name} has the weight {weight}, but there are only {', '.join(sources)}")
+            if weight > 0 and not len(sources[name].rows):
+                message = f"has no usable dialogue, {len(sources[name].dropped)} are over the limit; raise max_tokens"
+                raise DataError("empty_source", message, str(sources[name].store.path))
+        self.names = tuple(weights)
+        self.scans = sources
         self.prompt, self.features = prompt, features
-        self.mixture = Mixture(
-            [len(part.rows) for part in self.scans], [weights.get(name, 0.0) for name in self.names], seed
-        )
+        sizes = [len(sources[name].rows) if name in sources else 0 for name in self.names]
+        self.mixture = Mixture(sizes, list(weights.values()), seed)
 
     def __getitem__(self, index: int) -> Example:
         """The example at an index of the stream."""
-        source, place = self.mixture[index]
-        part = self.scans[source]
+        name, part, place = self._draw(index)
         dialogue = part.store[int(part.rows[place])]
-        return make_example(dialogue, self.prompt, self.features, source=self.names[source], index=index)
+        return make_example(dialogue, self.prompt, self.features, source=name, index=index)
 
     def lengths(self, indices: Sequence[int]) -> list[int]:
         """Tokens of the dialogues at these indices, known without reading them."""
-        return [int(self.scans[source].lengths[place]) for source, place in map(self.mixture.__getitem__, indices)]
+        return [int(part.lengths[place]) for _, part, place in map(self._draw, indices)]
 
     def num_targets(self, indices: Sequence[int]) -> int:
         """Target tokens of these indices together, known without reading them."""
-        return sum(int(self.scans[source].targets[place]) for source, place in map(self.mixture.__getitem__, indices))
+        return sum(int(part.targets[place]) for _, part, place in map(self._draw, indices))
 
     def fingerprint(self) -> str:
         """A short hash of all that the stream depends on: sizes, weights, seed, and what the scans left out."""
         digest = hashlib.sha256(self.mixture.fingerprint().encode())
-        for name, part in zip(self.names, self.scans, strict=True):
+        for name, part in sorted(self.scans.items()):
             digest.update(name.encode() + part.rows.tobytes() + part.lengths.tobytes())
         return digest.hexdigest()[:16]
+
+    def _draw(self, index: int) -> tuple[str, Scan, int]:
+        """The source's name, its scan, and the place in it."""
+        source, place = self.mixture[index]
+        return self.names[source], self.scans[self.names[source]], place

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-6
 
 
 def alpha_weights(alpha: float, synthetic: bool, real: bool) -> dict[str, float]:
-    """Weights of the paper's two sources, without those that alpha never draws from.
+    """Weights of the paper's two sources, always both and in this order: the draws of a source depend on its place.
 
     Args:
         alpha: share of synthetic dialogues, in [0, 1].
@@ -42,7 +42,7 @@ def alpha_weights(alpha: float, synthetic: bool, real: bool) -> dict[str, float]
                 f"alpha={alpha} draws from {name} dialogues, but data.{name} is not set; set it or use alpha={other}"
             )
             raise DataError("no_source", message, "data.alpha")
-    return {name: weight for name, weight in weights.items() if given[name]}
+    return weights
 
 
 class Mixture:

@@ -47,8 +47,9 @@ def line_plot(lines: Sequence[Line], x_label: str, y_label: str, y_max: float | 
         xs, ys = thin(line.xs, line.ys)
         points = [(_x(x, x_ticks[-1]), _y(min(y, y_ticks[-1]), y_ticks[-1])) for x, y in zip(xs, ys, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        kind = f"line {line.colour}" + (" faint" if line.faint else "")
         title = f"<title>{escape(line.name)}: last {line.ys[-1]:.3g}</title>"
-        parts.append(f'<polyline class="line {line.colour}{" faint" if line.faint else ""}" points="{path}">{title}</polyline>')
+        parts.append(f'<polyline class="{kind}" points="{path}">{title}</polyline>')
         if line.dots:
             parts += [
                 f'<circle class="dot {line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3.4"><title>{escape(line.name)}, '
@@ -78,14 +79,15 @@ def bar_plot(groups: Mapping[str, Sequence[Bar]], y_label: str) -> str:
                 f'{_y(bar.high, 1):.1f}h10"/><text class="value" x="{middle:.1f}" y="{_y(0, 1) - 6:.1f}">'
                 f"{bar.value:.2f}</text></g>"
             )
-        parts.append(f'<text class="tick middle" x="{LEFT + slot * (number + 0.5):.1f}" y="{HEIGHT - 16}">{escape(name)}</text>')
+        middle = LEFT + slot * (number + 0.5)
+        parts.append(f'<text class="tick middle" x="{middle:.1f}" y="{HEIGHT - 16}">{escape(name)}</text>')
     first = next(iter(groups.values()))
     return _figure(parts, y_label) + legend([(bar.name, bar.colour) for bar in first])
 
 
 def gauge(value: float, interval: Sequence[float] | None, baseline: float | None) -> str:
     """A value between 0 and 1 on a track, with its interval as a band and the baseline as a tick."""
-    width, middle = 132, 8
+    width, middle = 104, 8
 
     def at(share: float) -> float:
         return 4 + (width - 8) * min(max(share, 0.0), 1.0)
@@ -96,7 +98,8 @@ def gauge(value: float, interval: Sequence[float] | None, baseline: float | None
     if baseline is not None:
         parts.append(f'<path class="base" d="M{at(baseline):.1f} 1V15"/>')
     parts.append(f'<circle class="mark" cx="{at(value):.1f}" cy="{middle}" r="4"/>')
-    return f'<svg class="gauge" viewBox="0 0 {width} 16" width="{width}" height="16" aria-hidden="true">{"".join(parts)}</svg>'
+    opening = f'<svg class="gauge" viewBox="0 0 {width} 16" width="{width}" height="16" aria-hidden="true">'
+    return f"{opening}{''.join(parts)}</svg>"
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
@@ -160,9 +163,11 @@ def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_la
         for tick in x_ticks
     ]
     if x_label:
-        parts.append(f'<text class="tick middle" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(f'<text class="tick middle" x="{middle}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
     return "".join(parts)
 
 
 def _figure(parts: Sequence[str], label: str) -> str:
-    return f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    opening = f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+    return f"{opening}{''.join(parts)}</svg>"

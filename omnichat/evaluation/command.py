@@ -188,8 +188,8 @@ def _splits(values: Mapping[str, str], config: RunConfig, store: str | None) -> 
     if "split" in values:
         names = [name for name in values["split"].split(",") if name]
         if unknown := [name for name in names if name not in known]:
-            there = ", ".join(known) or "none"
-            raise UsageError(f"split: no set {', '.join(unknown)} in the run's config; there are: {there}; or use store=FILE")
+            there = f"no set {', '.join(unknown)} in the run's config; there are: {', '.join(known) or 'none'}"
+            raise UsageError(f"split: {there}; or name a file with store=FILE")
         chosen = {name: known[name] for name in names}
     elif path := values.get("store", store):
         chosen = {Path(path).stem if store is None or "store" in values else Path(path).parent.name: path}
@@ -214,6 +214,7 @@ def _folder(values: Mapping[str, str], key: str) -> Path | None:
 
 
 def _numbers(values: Mapping[str, str], keys: Sequence[str]) -> dict[str, int]:
-    if wrong := [f"{key}: a whole number, got {values[key]!r}" for key in keys if key in values and not values[key].isdigit()]:
+    given = {key: values[key] for key in keys if key in values}
+    if wrong := [f"{key}: a whole number, got {value!r}" for key, value in given.items() if not value.isdecimal()]:
         raise UsageError("; ".join(wrong))
-    return {key: int(values[key]) for key in keys if key in values}
+    return {key: int(value) for key, value in given.items()}

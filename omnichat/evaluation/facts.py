@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from omnichat.config import RunConfig
@@ -22,8 +23,12 @@ PAPER: dict[str, Any] = {
     "trainer.max_steps": 30_000,
     "trainer.dialogues_per_step": 48,
 }
-PAPER_WEIGHTS = {"whisper": "whisper-large-v3", "emotion2vec": "emotion2vec", "beats": "BEATs_iter3"}
-PAPER_LLM = "Llama-3.1-8B-Instruct"
+PAPER_WEIGHTS = {
+    "whisper": "whisper-large-v3",
+    "emotion2vec": "emotion2vec",
+    "beats": "BEATs_iter3",
+    "llm": "Llama-3.1-8B-Instruct",
+}
 
 
 def tiny_notice(config: RunConfig, parameters: Parameters) -> str:
@@ -31,12 +36,11 @@ def tiny_notice(config: RunConfig, parameters: Parameters) -> str:
     llm = sum(count["total"] for part, count in parameters.items() if part in ("llm", "lora"))
     if not (config.model.random or 0 < llm < TINY):
         return ""
-    made = "random weights" if config.model.random or "random_weights" in str(config.model.llm.checkpoint) else "tiny weights"
-    size = f" (language model: {_count(llm)} weights, the paper's: 8 B)" if llm else ""
+    size = f" (language model: {_count(llm)}, the paper's: 8 B)" if llm else ""
     return (
-        f'<p class="notice"><b>These are {made}</b>{size}. The page shows that the chain from sound to scored reply works, '
-        "and what so small a model hears. The numbers say nothing about the method at full size, and are not to be "
-        "compared with the paper's.</p>"
+        f'<p class="notice"><b>These weights are tiny</b>{size}. The page shows that the chain from sound to scored '
+        "reply works, and what so small a model hears. The numbers say nothing about the method at full size, and are "
+        "not to be compared with the paper's.</p>"
     )
 
 
@@ -47,6 +51,7 @@ def run_facts(
     model, data, trainer = config.model, config.data, config.trainer
     experts = [f"{name} <code>{escape(_checkpoint(config, name))}</code>" for name in model.experts]
     lora = f"LoRA on {', '.join(model.lora.targets)}, rank {model.lora.rank}, alpha {model.lora.alpha:g}"
+    lora = lora if model.lora.enabled else "no LoRA"
     seconds = sum(record.get("perf/seconds", 0.0) for record in steps)
     last = max((int(record["step"]) for record in steps), default=scores["step"])
     speed = f", {_duration(seconds)}" if seconds else ""
@@ -60,7 +65,7 @@ def run_facts(
             f"{'y' if model.queries == 1 else 'ies'} each, gate {model.gate}, {model.qformer.layers} layers of "
             f"{model.qformer.hidden}",
         ),
-        ("Language model", f"<code>{escape(str(model.llm.checkpoint))}</code>, {lora if model.lora.enabled else 'no LoRA'}"),
+        ("Language model", f"<code>{escape(str(model.llm.checkpoint))}</code>, {lora}"),
         ("Weights", _weights(parameters)),
         ("Trained on", _sources(config, steps)),
         (
@@ -87,11 +92,13 @@ def deviations(config: RunConfig, parameters: Parameters) -> list[str]:
             value = getattr(value, part)
         if value != paper and not (key.startswith("model.encoders.") and key.split(".")[2] not in config.model.experts):
             lines.append(f"{key}: {_plain(value)}, the paper's: {_plain(paper)}")
-    for name, paper in PAPER_WEIGHTS.items():
-        if name in config.model.experts and paper.lower() not in (path := _checkpoint(config, name)).lower().split("tiny/")[0]:
-            lines.append(f"{name}: {path}, the paper's: {paper}")
-    if PAPER_LLM.lower() not in str(config.model.llm.checkpoint).lower():
-        lines.append(f"language model: {config.model.llm.checkpoint}, the paper's: {PAPER_LLM}")
+    weights: dict[str, str] = {name: _checkpoint(config, name) for name in config.model.experts}
+    weights["llm"] = str(config.model.llm.checkpoint)
+    lines += [
+        f"{name}: {path}, the paper's: {PAPER_WEIGHTS[name]}"
+        for name, path in weights.items()
+        if not Path(path).name.lower().startswith(PAPER_WEIGHTS[name].lower()) or "tiny" in Path(path).parts
+    ]
     if not config.trainer.precision.startswith("bf16"):
         lines.append(f"trainer.precision: {config.trainer.precision}, the paper's: bf16")
     others = [part for part, count in parameters.items() if count["trained"] and part not in ("mixformer", "lora")]
@@ -109,17 +116,16 @@ def _checkpoint(config: RunConfig, expert: str) -> str:
 
 
 def _weights(parameters: Parameters) -> str:
-    trained = [f"{part} {_count(count['trained'])}" for part, count in parameters.items() if count["trained"]]
-    frozen = [f"{part.removeprefix('encoders.')} {_count(count['total'])}" for part, count in parameters.items() if not count["trained"]]
+    names = {part: part.removeprefix("encoders.") for part in parameters}
+    trained = [f"{names[part]} {_count(count['trained'])}" for part, count in parameters.items() if count["trained"]]
+    frozen = [f"{names[part]} {_count(count['total'])}" for part, count in parameters.items() if not count["trained"]]
     return f"trained: {', '.join(trained)}<br>frozen: {', '.join(frozen)}" if parameters else ""
 
 
 def _sources(config: RunConfig, steps: Sequence[Mapping[str, float]]) -> str:
     data = config.data
     shares = {"synthetic": data.alpha, "real": 1 - data.alpha}
-    parts = [
-        f"{name} <code>{escape(str(getattr(data, name)))}</code>" for name, share in shares.items() if share > 0
-    ]
+    parts = [f"{name} <code>{escape(str(getattr(data, name)))}</code>" for name, share in shares.items() if share > 0]
     realised = [(r["data/alpha_realised"], r.get("data/dialogues", 1)) for r in steps if "data/alpha_realised" in r]
     if 0 < data.alpha < 1 and realised:
         total = sum(weight for _, weight in realised)
@@ -136,7 +142,9 @@ def _count(number: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _plain(value: Any) -> str:

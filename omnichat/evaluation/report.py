@@ -1,7 +1,6 @@
 """Stage 3: `report.html`, one self-contained file that says what was trained, how it went, and how well it answers."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,25 +8,32 @@ from typing import Any
 
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError
-from omnichat.evaluation.charts import Bar, Line, bar_plot, gauge, line_plot, smooth
+from omnichat.evaluation.charts import gauge
 from omnichat.evaluation.facts import deviations, run_facts, tiny_notice
+from omnichat.evaluation.figures import confusions, curves, gates
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
 from omnichat.evaluation.replies import REPLIES, read_answers, read_generation, replace_file
-from omnichat.evaluation.samples import EXPERT_COLOURS, choose, dialogues
+from omnichat.evaluation.samples import choose, dialogues
 from omnichat.evaluation.score import BASELINES, SCORES, TITLES
 
 REPORT = "report.html"
 METRICS = "metrics.jsonl"
 SHOWN = 10  # dialogues with players
 HEADLINES = ("emotion_f1_weighted", "sound_accuracy", "content_word_accuracy")
+BY_SCENARIO = ("emotion_f1_weighted", "style_accuracy", "sound_accuracy", "content_word_accuracy", "rouge_l")
+HEARING = {
+    "speech": "it hears the user",
+    "text": "it reads the user's words and hears nothing",
+    "speech+text": "it hears the user and reads the words",
+}
 
 
 def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside: Sequence[Path] = ()) -> Path:
     """Write `report.html` from what lies in the run folder; returns its path.
 
     Args:
-        run_dir: holds `replies.jsonl` and `scores.json`; `metrics.jsonl` and `generation.json` where they are there.
+        run_dir: holds `replies.jsonl` and `scores.json`; `metrics.jsonl` and `generation.json` if they were made.
         config: of the run.
         title: of the page; the run's name by default.
         beside: folders of scored runs to stand beside this one (the same model given text, say).
@@ -37,26 +43,26 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
     """
     run_dir = Path(run_dir)
     scores = read_scores(run_dir)
-    others = {other["run"]: other for other in map(read_scores, beside)}
+    others = {Path(folder).name: read_scores(folder) for folder in beside}
     answers = read_answers(run_dir / REPLIES)
-    steps = _read_metrics(run_dir / METRICS)
+    steps = read_metrics(run_dir / METRICS)
     parameters = read_generation(run_dir).get("parameters", {})
     title = title or config.run_name
+    shown = choose(answers, SHOWN)
     body = [
         f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(scores, config))}</p>',
         tiny_notice(config, parameters),
         _headlines(scores, others),
         section("Scores", _scores(scores, others), _by_scenario(scores)),
         _paper(scores, config),
-        section("Training", _curves(steps)),
-        section("Which expert is heard when", *_gates(scores)),
-        section("Which emotion is answered for which", *_confusions(scores)),
-        section(f"{min(SHOWN, len(answers))} dialogues", _about_dialogues(), dialogues(choose(answers, SHOWN))),
+        section("Training", curves(steps)),
+        section("Which expert is heard when", gates(answers, steps, config.model.experts)),
+        section("Which emotion is answered for which", confusions(scores)),
+        section(f"{len(shown)} dialogues", _about_dialogues(), dialogues(shown)),
         section("The run", panel(facts(run_facts(config, parameters, steps, scores)))),
         section("Where this departs from the paper", bullets(deviations(config, parameters))),
         section("How the numbers are made", *_methods(scores)),
-        f"<footer>Made by omnichat from the run folder {escape(run_dir.name)}; nothing on this page comes from elsewhere."
-        "</footer>",
+        f"<footer>Made by omnichat from the run folder {escape(run_dir.name)}.</footer>",
     ]
     path = run_dir / REPORT
     replace_file(path, page(title, body).encode())
@@ -81,8 +87,8 @@ def read_scores(run_dir: Path | str) -> dict[str, Any]:
     return scores
 
 
-def _read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl`; a line that a kill cut short is passed over."""
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of `metrics.jsonl`, none where there is no file; a line that a kill cut short is passed over."""
     steps = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -95,36 +101,34 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def _lead(scores: Mapping[str, Any], config: RunConfig) -> str:
-    heard = {"speech": "hears speech", "text": "reads the words, hears nothing", "speech+text": "hears and reads"}
-    sets = ", ".join(f"{name} (n={split['n']}{_short(split)})" for name, split in scores["splits"].items())
-    return f"Run {config.run_name}, step {scores['step']}, seed {config.seed}; {heard[config.data.input]}; scored on {sets}."
-
-
-def _short(split: Mapping[str, Any]) -> str:
-    return f", partial: of {split['partial']['of']}" if split["partial"] else ""
+    sets = ", ".join(f"{name} (n={split['n']})" for name, split in scores["splits"].items())
+    hearing = HEARING[config.data.input]
+    return f"Run {config.run_name}, step {scores['step']:,}, seed {config.seed}: {hearing}. Scored on {sets}."
 
 
 def _headlines(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     cards = []
     for key in HEADLINES:
+        lines = []
         for name, split in scores["splits"].items():
             metric = split["metrics"].get(key)
             if metric is None or metric["value"] is None:
                 continue
             baseline = split["baselines"].get(BASELINES[key])
-            beside = [f"{_percent(baseline)} by a constant guess"] if baseline is not None else []
+            beside = [] if baseline is None else [f"guess {_percent(baseline)}"]
             beside += [
-                f"{_value(found, interval=False)} by {run}"
+                f"{run} {_value(found, interval=False)}"
                 for run, other in others.items()
                 if (found := _metric(other, name, key)) is not None
             ]
             interval = f" <small>{_interval(metric)}</small>" if metric["ci95"] else ""
-            cards.append(
-                f'<div class="card"><span class="what">{escape(TITLES[key])}</span><div class="where">{escape(name)}'
-                f"{_partial(split)}</div><b>{_percent(metric['value'])}{interval}</b>"
+            lines.append(
+                f'<div class="where">{escape(name)}{_partial(split)}</div><b>{_percent(metric["value"])}{interval}</b>'
                 f"{gauge(metric['value'], metric['ci95'], baseline)}"
-                f'<div class="where">{escape(", ".join(beside))}</div></div>'
+                f'<div class="where">{escape(", ".join(beside))}</div>'
             )
+        if lines:
+            cards.append(f'<div class="card"><div class="what">{escape(TITLES[key])}</div>{"".join(lines)}</div>')
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
@@ -132,7 +136,7 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """A table with, for each split, this run's value and interval, a constant guess, and the runs beside it."""
     splits = scores["splits"]
     keys = [key for key in TITLES if any(key in split["metrics"] for split in splits.values())]
-    head = ["×&nbsp;100"]
+    head = ["× 100"]
     rows = [[escape(TITLES[key])] for key in keys]
     unreadable = ["style unreadable"]
     for name, split in splits.items():
@@ -145,23 +149,20 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
             row += [_value(metric), drawn, "" if baseline is None else _percent(baseline)]
             row += [_value(_metric(other, name, key), interval=False) for other in others.values()]
     note = (
-        '<p class="note">Band: 95 % interval. Red tick and “guess”: the most frequent class of this very set, or chance '
-        "among its names. A reply whose style cannot be read counts as wrong, never as neutral.</p>"
+        '<p class="note">Band: 95 % interval. Red tick and “guess”: the most frequent class of this very set, or '
+        "chance among its names. A reply whose style cannot be read counts as wrong, never as neutral.</p>"
     )
-    return panel(table(head, [*rows, unreadable]) + note)
+    return panel(table(head, [*rows, unreadable], "scores") + note)
 
 
 def _by_scenario(scores: Mapping[str, Any]) -> str:
-    keys = ("emotion_f1_weighted", "style_accuracy", "sound_accuracy", "content_word_accuracy", "bleu", "rouge_l")
-    rows = []
-    for name, split in scores["splits"].items():
-        for scenario, part in split["by_scenario"].items():
-            values = [_value(part["metrics"].get(key)) for key in keys]
-            rows.append([f"{escape(name)}: {escape(scenario)}", str(part["n"]), *values])
-    if not rows:
-        return ""
-    head = ["by scenario", "n", *(escape(TITLES[key]) for key in keys)]
-    return panel(table(head, rows))
+    rows = [
+        [f"{escape(name)}: {escape(scenario)}", str(part["n"]), *(_value(part["metrics"].get(k)) for k in BY_SCENARIO)]
+        for name, split in scores["splits"].items()
+        for scenario, part in split["by_scenario"].items()
+    ]
+    head = ["by scenario, × 100", "n", *(escape(TITLES[key]) for key in BY_SCENARIO)]
+    return panel(table(head, rows, "scores")) if rows else ""
 
 
 def _paper(scores: Mapping[str, Any], config: RunConfig) -> str:
@@ -169,117 +170,22 @@ def _paper(scores: Mapping[str, Any], config: RunConfig) -> str:
     if found is None:
         return ""
     rows = [
-        [f"paper: {escape(name)}", *("–" if value is None else f"{value:.2f}" for value in row)]
+        [f"paper: {escape(name)}", *("" if value is None else f"{value:.2f}" for value in row)]
         for name, row in found.rows.items()
     ]
     rows += [
-        [f"<b>this run, {escape(name)}{_partial(split)}</b>", *(_value(split["metrics"].get(key)) for key in COLUMNS)]
+        [f"<b>this run, {escape(name)}</b>{_partial(split)}", *(_value(split["metrics"].get(key)) for key in COLUMNS)]
         for name, split in scores["splits"].items()
     ]
     note = f'<p class="note">{escape(found.note)}</p>' if found.note else ""
-    shown = table(["×&nbsp;100", *(escape(TITLES[key]) for key in COLUMNS)], rows)
+    shown = table(["× 100", *(escape(TITLES[key]) for key in COLUMNS)], rows, "scores")
     return section("Beside the paper", panel(shown + note, found.title))
-
-
-def _curves(steps: Sequence[Mapping[str, float]]) -> str:
-    if not steps:
-        return '<p class="note">The run folder holds no metrics.jsonl.</p>'
-    loss = [
-        _line(steps, "loss/total", "loss", "c1", faint=True),
-        _line(steps, "loss/total", "loss, smoothed", "c1", smoothed=True),
-        _line(steps, "loss/style", "style tokens", "c2", smoothed=True),
-        _line(steps, "loss/content", "content tokens", "c3", smoothed=True),
-        _line(steps, "validation/total", "held-out loss", "c4", dots=True),
-    ]
-    answers = [
-        _line(steps, "validation/emotion_f1_weighted", "emotion, weighted F1", "c1", dots=True),
-        _line(steps, "validation/exact", "exact words", "c3", dots=True),
-        _line(steps, "validation/unparsable", "style unreadable", "c6", dots=True),
-    ]
-    experts = sorted({name.split("/")[1] for record in steps for name in record if name.startswith("gate/")})
-    means = [{"step": r["step"], **{e: mean for e in experts if (mean := _mean_gate(r, e)) is not None}} for r in steps]
-    gates = [_line(means, e, e, colour, smoothed=True) for e, colour in zip(experts, EXPERT_COLOURS, strict=False)]
-    return (
-        '<div class="columns">'
-        + panel(line_plot(loss, "step", "loss"), "Loss per target token")
-        + panel(line_plot(answers, "step", "share", 1.0), "Held-out replies, generated")
-        + panel(line_plot(gates, "step", "gate", 1.0), "Mean gate of each expert")
-        + "</div>"
-    )
-
-
-def _line(
-    steps: Sequence[Mapping[str, float]],
-    key: str,
-    name: str,
-    colour: str,
-    faint: bool = False,
-    dots: bool = False,
-    smoothed: bool = False,
-) -> Line:
-    points = [(record["step"], record[key]) for record in steps if math.isfinite(record.get(key, math.nan))]
-    ys = [y for _, y in points]
-    return Line(name, [x for x, _ in points], smooth(ys) if smoothed and ys else ys, colour, faint, dots)
-
-
-def _mean_gate(record: Mapping[str, float], expert: str) -> float | None:
-    gates = [value for name, value in record.items() if name.startswith(f"gate/{expert}/")]
-    return sum(gates) / len(gates) if gates else None
-
-
-def _gates(scores: Mapping[str, Any]) -> list[str]:
-    plots = []
-    for name, split in scores["splits"].items():
-        groups = {
-            scenario: [
-                Bar(expert, one["mean"], one["p10"], one["p90"], colour)
-                for (expert, one), colour in zip(experts.items(), EXPERT_COLOURS, strict=False)
-            ]
-            for scenario, experts in split["gates"].items()
-        }
-        plots.append(panel(bar_plot(groups, "gate"), name))
-    if not any(plots):
-        return ['<p class="note">This run hears nothing, so there are no gates.</p>']
-    note = "Gate of each expert over the windows of the turn that is answered: mean over dialogues, whiskers the middle 80 %."
-    return [f'<p class="note">{note}</p>', f'<div class="columns">{"".join(plots)}</div>']
-
-
-def _confusions(scores: Mapping[str, Any]) -> list[str]:
-    panels = []
-    for name, split in scores["splits"].items():
-        matrix = split["confusion"]
-        if not matrix["labels"]:
-            continue
-        # A column of zeros for what never happens would only take room, unless it is the diagonal's.
-        used = [
-            place
-            for place, column in enumerate(matrix["columns"])
-            if column in matrix["labels"] or any(row[place] for row in matrix["counts"])
-        ]
-        head = "".join(f"<th>{escape(matrix['columns'][place])}</th>" for place in used)
-        rows = "".join(
-            f"<tr><th>{escape(label)}</th>{''.join(_cell(label, matrix['columns'][p], row[p], sum(row)) for p in used)}</tr>"
-            for label, row in zip(matrix["labels"], matrix["counts"], strict=True)
-        )
-        shown = f'<div class="scroll"><table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-        panels.append(panel(shown, name))
-    if not panels:
-        return []
-    note = "Rows: the reference's emotion. Columns: the reply's. Numbers are dialogues; colour is the share of the row."
-    return [f'<p class="note">{note}</p>', f'<div class="columns">{"".join(panels)}</div>']
-
-
-def _cell(label: str, column: str, count: int, total: int) -> str:
-    share = count / total if total else 0.0
-    kinds = ["off"] * (label != column) + ["deep"] * (share > 0.55) + ["zero"] * (count == 0)
-    title = f"{label} answered as {column}: {count} of {total}"
-    return f'<td class="{" ".join(kinds)}" style="--share:{share:.2f}" title="{escape(title)}">{count}</td>'
 
 
 def _about_dialogues() -> str:
     return (
-        '<p class="note">Drawn at random over splits and scenarios, whether right or wrong. What a user turn says is '
-        "printed for you; the model gets it as the run's input says. Marked words are not the reference's.</p>"
+        '<p class="note">Drawn at random over sets and scenarios, right or wrong alike. What a user turn says is '
+        "printed for you; the model got what the run's input says. Marked words are not the reference's.</p>"
     )
 
 

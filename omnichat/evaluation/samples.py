@@ -12,16 +12,16 @@ import soundfile
 
 from omnichat.audio import SAMPLE_RATE, load_audio
 from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Style, Turn
-from omnichat.evaluation.page import panel
+from omnichat.evaluation.figures import COLOURS
 from omnichat.evaluation.replies import Answer
 from omnichat.recipes import locate
 
+SHOWN_OF_SCENE = ("scenario", "emotion", "sound", "voice")
 AUDIO_BYTES = 3_200_000  # of all players together, as base64; keeps the page below 5 MB
-EXPERT_COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6")
 
 
 def choose(answers: Sequence[Answer], count: int, seed: int = 0) -> list[Answer]:
-    """Dialogues drawn at random over splits and scenarios in turn, emotions as even as they come; right or wrong alike."""
+    """Dialogues drawn at random, splits and scenarios in turn and emotions evenly; right or wrong alike."""
     order = np.random.default_rng(seed).permutation(len(answers))
     buckets: dict[tuple[str, str], list[Answer]] = {}
     for number in order.tolist():
@@ -83,24 +83,30 @@ def _player(audio: AudioRef, room: int) -> tuple[str, int]:
 
 
 def _dialogue(answer: Answer, players: Sequence[str]) -> str:
-    scene = answer.scene
-    named = ("scenario", "emotion", "sound", "voice")
-    chips = "".join(f'<span class="chip">{escape(name)}: {escape(scene[name])}</span>' for name in named if scene.get(name))
-    head = f'<header><h3>{escape(answer.split)}</h3>{chips}<span class="id">{escape(answer.id)}</span></header>'
-    turns = "".join(_turn(turn, player) for turn, player in zip(answer.history, players, strict=True))
     reference, reply = answer.reference, answer.reply
-    assert reference.style is not None
-    wanted = f'<div><div class="label">reference</div>{_chips(reference.style, None)}<div>{escape(reference.text)}</div></div>'
-    style = '<span class="chip bad">style unreadable</span>' if reply.style is None else _chips(reply.style, reference.style)
-    written = f'<div><div class="label">model</div>{style}<div>{_marked(reply.text, reference.text)}</div></div>'
-    gates = "".join(
-        f'<span class="{colour}">{escape(name)}<span class="meter"><i style="width:{100 * gate:.0f}%"></i></span>{gate:.2f}</span>'
-        for (name, gate), colour in zip(answer.gates.items(), EXPERT_COLOURS, strict=False)
+    assert reference.style is not None, "read_answers gives every reference a style"
+    chips = [f"{name}: {answer.scene[name]}" for name in SHOWN_OF_SCENE if answer.scene.get(name)]
+    style = _chips(reply.style, reference.style) if reply.style else '<span class="chip bad">style unreadable</span>'
+    return "".join(
+        [
+            f'<div class="panel dialogue"><header><h3>{escape(answer.split)}</h3>',
+            *(f'<span class="chip">{escape(chip)}</span>' for chip in chips),
+            f'<span class="id">{escape(answer.id)}</span></header>',
+            *(_turn(turn, player) for turn, player in zip(answer.history, players, strict=True)),
+            f'<div class="answers"><div><div class="label">reference</div>{_chips(reference.style)}',
+            f'<div>{escape(reference.text)}</div></div><div><div class="label">model</div>{style}',
+            f"<div>{_marked(reply.text, reference.text)}</div></div></div>{_gates(answer)}</div>",
+        ]
     )
-    gates = f'<div class="gates">gates{gates}</div>' if gates else ""
-    return panel(f'{head}{turns}<div class="answers">{wanted}{written}</div>{gates}').replace(
-        'class="panel"', 'class="panel dialogue"', 1
-    )
+
+
+def _gates(answer: Answer) -> str:
+    meters = [
+        f'<span class="{colour}">{escape(name)}<span class="meter"><i style="width:{100 * gate:.0f}%"></i></span>'
+        f"{gate:.2f}</span>"
+        for (name, gate), colour in zip(answer.gates.items(), COLOURS, strict=False)
+    ]
+    return f'<div class="gates"><span>gates</span>{"".join(meters)}</div>' if meters else ""
 
 
 def _turn(turn: Turn, player: str) -> str:
@@ -110,7 +116,7 @@ def _turn(turn: Turn, player: str) -> str:
     return f'<div class="turn assistant">{escape(turn.text)} <span class="said">({escape(style)})</span></div>'
 
 
-def _chips(style: Style, wanted: Style | None) -> str:
+def _chips(style: Style, wanted: Style | None = None) -> str:
     """The values of a style; right or wrong where there is a wanted one to compare with."""
     chips = []
     for name in STYLE_FIELDS:

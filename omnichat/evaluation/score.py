@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from omnichat.config import RunConfig
 from omnichat.dialogue import STYLE_FIELDS, DataError, Style
@@ -202,34 +199,37 @@ def gates_by_scenario(answers: Sequence[Answer]) -> dict[str, dict[str, dict[str
     }
 
 
-def print_scores(scores: Mapping[str, Any], console: Console | None = None) -> None:
-    """The scores as a table: values times 100 with their intervals, and what a constant guess would get."""
-    console = console or Console()
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """The scores as a table: values times 100, their 95 % intervals, and what a constant guess would get."""
     splits = scores["splits"]
-    table = Table(title=f"{scores['run']}, x 100", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("metric")
+    print(f"{scores['run']}, step {scores['step']}: x 100, [95 % interval], guess: constant or chance")
     for name, split in splits.items():
-        short = f"\nPARTIAL: of {split['partial']['of']}" if split["partial"] else ""
-        table.add_column(f"{name}\nn={split['n']}, {split['input']}{short}", justify="right")
-        table.add_column("\n95 %", style="dim")
-        table.add_column("constant\nguess", justify="right", style="dim")
+        if split["partial"]:
+            print(f"PARTIAL: {name} has {split['partial']['replies']} of {split['partial']['of']} dialogues")
+    rows = [["", *(cell for name in splits for cell in (name, "guess"))]]
+    rows.append(["", *(cell for s in splits.values() for cell in (f"n={s['n']}, {s['input']}", ""))])
+    missing: dict[str, str] = {}
     for key, title in TITLES.items():
         if any(key in split["metrics"] for split in splits.values()):
-            table.add_row(title, *(cell for split in splits.values() for cell in _cells(split, key)))
-    shares = ((f"{100 * split['unparsable_share']:.1f}", "", "") for split in splits.values())
-    table.add_row("style unreadable", *(cell for cells in shares for cell in cells))
-    console.print(table)
-    missing = {key: m["reason"] for split in splits.values() for key, m in split["metrics"].items() if m["value"] is None}
-    for key, reason in missing.items():
-        console.print(f"{TITLES[key]} not computed: {reason}", style="dim", soft_wrap=True)
+            rows.append([title, *(cell for split in splits.values() for cell in _cells(split, key))])
+            reasons = [split["metrics"].get(key, {}).get("reason") for split in splits.values()]
+            if any(reasons):
+                missing[title] = next(filter(None, reasons))
+    shares = (f"{100 * split['unparsable_share']:.1f}" for split in splits.values())
+    rows.append(["style unreadable", *(cell for share in shares for cell in (share, ""))])
+    widths = [max(map(len, column)) + 3 for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for title, reason in missing.items():
+        print(f"{title} not computed: {reason}")
 
 
-def _cells(split: Mapping[str, Any], key: str) -> tuple[str, str, str]:
+def _cells(split: Mapping[str, Any], key: str) -> tuple[str, str]:
     metric, baseline = split["metrics"].get(key), split["baselines"].get(BASELINES.get(key, ""))
     if metric is None or metric["value"] is None:
-        return ("" if metric is None else "-", "", "")
-    interval = f"{100 * metric['ci95'][0]:.1f} to {100 * metric['ci95'][1]:.1f}" if metric["ci95"] else ""
-    return f"{100 * metric['value']:.1f}", interval, "" if baseline is None else f"{100 * baseline:.1f}"
+        return ("" if metric is None else "-", "")
+    interval = f" [{100 * metric['ci95'][0]:.1f}, {100 * metric['ci95'][1]:.1f}]" if metric["ci95"] else ""
+    return f"{100 * metric['value']:.1f}{interval}", "" if baseline is None else f"{100 * baseline:.1f}"
 
 
 def _summary(

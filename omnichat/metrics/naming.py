@@ -38,8 +38,7 @@ def false_alarms(replies: Sequence[str], wanted: Sequence[str | None]) -> Statis
     """Share of replies that name something where there is nothing to be named (""; None does not count)."""
     names = sorted({name for name in wanted if name})
     hits = [
-        float(bool(names_in(reply, names))) if name == "" else None
-        for reply, name in zip(replies, wanted, strict=True)
+        float(bool(names_in(reply, names))) if name == "" else None for reply, name in zip(replies, wanted, strict=True)
     ]
     return mean(hits, f"named though absent|whole words|case:no|names:{len(names)}|omnichat:1")
 

@@ -230,7 +230,7 @@ class Session:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest row that the cache holds."""
+        """Positions that the cache holds, padding included."""
         return self.cache.get_seq_length()
 
     @torch.no_grad()

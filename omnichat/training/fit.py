@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 
 from omnichat import build
-from omnichat.checkpoint import restore_trained
+from omnichat.checkpoint import CheckpointError, restore_trained
 from omnichat.config import ConfigError, RunConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
@@ -57,6 +57,12 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         prompt = build.build_prompt(config)
         features = fill_feature_store(config) if config.data.features == "cached" else None
         data = build.build_data(config, prompt, features, first_step)
+        stream = data.dataset.fingerprint()
+        if start is not None and config.resume == "auto" and start.state["stream"] != stream:
+            raise CheckpointError(
+                f"{start.path}: was trained on other data than these files hold now (sizes, weights, seed or dialogues "
+                "left out differ); restore the data, or train elsewhere with run_name=NAME"
+            )
         passes = data.passes(config.trainer.max_steps)
         print("passes: " + ", ".join(f"{name} {count:.1f} times" for name, count in passes.items()), flush=True)
 
@@ -76,7 +82,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         callbacks: list[pl.Callback] = [
             StepMetrics(config.trainer.log_every, progress.show),
-            Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS), stop),
+            Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS, stream), stop),
         ]
         if start is not None:
             callbacks.append(RestoreOptimizer(start.tensors["optimizer"]))

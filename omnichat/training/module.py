@@ -65,7 +65,7 @@ class OmniChatModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters; the rate is set before each step, see `on_train_batch_start`."""
         config = self.config
-        return build_optimizer(trainable(self.model), config.learning_rate, config.weight_decay, tuple(config.betas))
+        return build_optimizer(trainable(self.model), config.learning_rate, config.weight_decay, config.betas)
 
     def on_train_batch_start(self, batch: PackedBatch, batch_idx: int) -> None:
         """Set learning rate and dropout's seed: functions of the step alone, so that a resumed run sees the same."""

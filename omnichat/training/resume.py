@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
 from torch.optim import AdamW
 
 from omnichat import build, checkpoint
@@ -17,15 +18,16 @@ from omnichat.training.module import OmniChatModule
 from omnichat.training.optim import optimizer_tensors
 
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
-FREE_SECTIONS = ("run_name", "resume", "threads", "logger", "evaluation", "trainer")
+FREE_SECTIONS = ("run_name", "resume", "threads", "logger", "evaluation")
 FIXED_TRAINER_KEYS = ("dialogues_per_step",)
 
 
 class CheckpointWriter:
     """Saves what is trained, its config, versions and the hashes of what is frozen; keeps the newest `keep_last`."""
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path, stream: str) -> None:
         self.config = config
+        self.stream = stream
         self.folder = folder
         self._frozen: dict[str, dict[str, str]] | None = None
 
@@ -40,13 +42,15 @@ class CheckpointWriter:
         parameters = trainable(module.model)
         optimizer = trainer.optimizers[0]
         assert isinstance(optimizer, AdamW)
-        mixformer = {name: tensor for name, tensor in parameters.items() if name.startswith("mixformer.")}
-        adapter = {name: tensor for name, tensor in parameters.items() if name not in mixformer}
-        groups = {"mixformer": mixformer, "adapter": adapter, "optimizer": optimizer_tensors(optimizer, parameters)}
+        groups: dict[str, dict[str, Tensor]] = {"mixformer": {}, "adapter": {}}
+        for name, parameter in parameters.items():
+            groups["mixformer" if name.startswith("mixformer.") else "adapter"][name] = parameter
+        groups["optimizer"] = optimizer_tensors(optimizer, parameters)
         if self._frozen is None:
             self._frozen = frozen_identities(self.config)
         state = {
             "config": self.config.model_dump(mode="json"),
+            "stream": self.stream,
             "frozen": self._frozen,
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "lightning", "transformers", "peft")},
@@ -98,15 +102,9 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
     changed = []
     for key in sorted(before.keys() | now.keys()):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if name == "trainer":
-            changed += [
-                f"{name}.{fixed}: {json.dumps(old[fixed])} there, {json.dumps(new[fixed])} here"
-                for fixed in FIXED_TRAINER_KEYS
-                if old[fixed] != new[fixed]
-            ]
-        elif name in FREE_SECTIONS or old == new:
+        if name in FREE_SECTIONS or (prefix == "trainer." and key not in FIXED_TRAINER_KEYS) or old == new:
             continue
-        elif isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old, dict) and isinstance(new, dict):
             changed += _changed_keys(old, new, f"{name}.")
         else:
             changed.append(f"{name}: {json.dumps(old)} there, {json.dumps(new)} here")

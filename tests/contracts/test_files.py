@@ -1,5 +1,6 @@
 """What every tracked file keeps to."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -64,3 +65,13 @@ def test_no_large_files() -> None:
     shipped = sum(path.stat().st_size for path in tracked() if path.is_relative_to(ROOT / "checkpoints"))
     assert not large
     assert shipped <= 6_000_000
+
+
+def test_every_test_says_which_failure_it_prevents() -> None:
+    """A test without a reason is deleted by the first who finds it red."""
+    silent = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node):
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
+    assert not silent

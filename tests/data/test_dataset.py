@@ -77,7 +77,7 @@ def test_the_stream_draws_what_the_mixture_says(stream: DialogueDataset) -> None
         example = stream[index]
         assert example.index == index
         assert example.source == ("synthetic", "real")[source]
-        assert example.dialogue_id == stream.scans[source].store[row].id
+        assert example.dialogue_id == stream.scans[example.source].store[row].id
         assert pack([copy[index]]).waves.equal(pack([example]).waves)
 
 
@@ -104,27 +104,40 @@ def test_dropped_dialogues_never_come_up(tmp_path: Path, tokenizer: Tokenizer) -
 
 def test_the_fingerprint_tells_streams_apart(stream: DialogueDataset) -> None:
     """A resume over other data must be noticed."""
-    sources = dict(zip(stream.names, stream.scans, strict=True))
+    sources = stream.scans
     weights = {"synthetic": 0.3, "real": 0.7}
     same = DialogueDataset(sources, weights, stream.prompt, seed=4)
     fewer = sources | {"real": replace(sources["real"], rows=sources["real"].rows[1:])}
+    other = replace(sources["real"], rows=sources["real"].rows[::-1])
     others = [
         DialogueDataset(sources, weights, stream.prompt, seed=5),
         DialogueDataset(sources, {"synthetic": 0.4, "real": 0.6}, stream.prompt, seed=4),
         DialogueDataset(fewer, weights, stream.prompt, seed=4),
+        DialogueDataset(sources | {"real": other}, weights, stream.prompt, seed=4),
     ]
     assert same.fingerprint() == stream.fingerprint()
-    assert len({stream.fingerprint(), *(other.fingerprint() for other in others)}) == 4
+    assert len({stream.fingerprint(), *(other.fingerprint() for other in others)}) == 5
 
 
 def test_a_stream_that_cannot_be_is_named(stream: DialogueDataset, tokenizer: Tokenizer) -> None:
     """Faults of the scan, a source that is empty, or a weight for none stop a run before its first step."""
-    sources = dict(zip(stream.names, stream.scans, strict=True))
+    sources = stream.scans
+    weights = {"synthetic": 0.5, "real": 0.5}
     broken = replace(sources["real"], faults=(DataError("no_file", "no such file", "real.jsonl:3"),))
     with pytest.raises(DataError, match=r"real.jsonl:3: no such file"):
-        DialogueDataset(sources | {"real": broken}, {"synthetic": 1.0}, stream.prompt)
+        DialogueDataset(sources | {"real": broken}, weights, stream.prompt)
     nothing = scan(sources["real"].store, Prompt(tokenizer, max_tokens=5), "drop_dialogue")
     with pytest.raises(DataError, match=r"real/train.jsonl: has no usable dialogue, 5 are over .*\[empty_source\]"):
-        DialogueDataset(sources | {"real": nothing}, {"synthetic": 0.5, "real": 0.5}, stream.prompt)
-    with pytest.raises(DataError, match=r"weights for noise, .* only synthetic, real \[no_source\]"):
-        DialogueDataset(sources, {"noise": 1.0}, stream.prompt)
+        DialogueDataset(sources | {"real": nothing}, weights, stream.prompt)
+    with pytest.raises(DataError, match=r"real has the weight 0.5, but there are only synthetic \[no_source\]"):
+        DialogueDataset({"synthetic": sources["synthetic"]}, weights, stream.prompt)
+    with pytest.raises(DataError, match=r"no weight for real.*\[bad_weights\]"):
+        DialogueDataset(sources, {"synthetic": 1.0}, stream.prompt)
+
+
+def test_a_source_that_is_not_drawn_may_be_absent(stream: DialogueDataset) -> None:
+    """At alpha 0 the real dialogues come in the order they have at any other alpha, with or without the synthetic."""
+    alone = DialogueDataset({"real": stream.scans["real"]}, {"synthetic": 0.0, "real": 1.0}, stream.prompt, seed=4)
+    mixed = [stream[index] for index in range(40)]
+    real = [example.dialogue_id for example in mixed if example.source == "real"]
+    assert [alone[index].dialogue_id for index in range(len(real))] == real

@@ -51,10 +51,15 @@ def test_cached_features_are_the_live_ones_rounded(dtype: str, tmp_path: Path, c
 
 
 def test_every_piece_of_every_expert_is_read_back(tmp_path: Path, clip: AudioRef) -> None:
-    """Three clips, two experts, a clip in two pieces, a part of a file: no mix-up, also in a worker's copy."""
+    """Two experts, a clip in two pieces, two stretches of one file: no mix-up, also in a worker's copy."""
     other = replace(KEY, expert="beats", dim=3, dtype="float16")
     soundfile.write(tmp_path / "long.wav", np.zeros(31 * 16_000), 16_000)
-    refs = [clip, AudioRef(str(tmp_path / "long.wav"), 31 * 16_000), AudioRef(clip.path, 4_000, 8_000)]
+    refs = [
+        clip,
+        AudioRef(str(tmp_path / "long.wav"), 31 * 16_000),
+        AudioRef(clip.path, 4_000, 8_000),
+        AudioRef(clip.path, 4_000),
+    ]
     written = {}
     for key in (KEY, other):
         with FeatureWriter(tmp_path / "features", key) as writer:

@@ -25,6 +25,31 @@ def test_the_stream_never_changes() -> None:
     assert [Mixture((80_000, 2_294), (0.2, 0.8), seed=0)[10**k] for k in range(8)] == EXPECTED_POWERS
 
 
+def mu(seed: int, stop: int) -> np.ndarray:
+    """mu of the indices [0, stop) as the design defines it: Philox keyed by the seed, as doubles in [0, 1)."""
+    raw = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(stop)
+    return (raw >> np.uint64(11)) / 2**53
+
+
+def test_an_index_is_synthetic_where_its_mu_is_below_alpha() -> None:
+    """The paper's rule to the last bit: at alpha = mu an index is real, one step above it is synthetic."""
+    values = mu(3, 1_000)
+    drawn = [source for source, _ in stream(Mixture((5, 5), (0.3, 0.7), seed=3), 0, 1_000)]
+    assert drawn == [0 if value < 0.3 else 1 for value in values]
+    for index in (0, 1, 2, 999):
+        at, above = values[index], np.nextafter(values[index], 1)
+        assert Mixture((5, 5), (at, 1 - at), seed=3)[index][0] == 1
+        assert Mixture((5, 5), (above, 1 - above), seed=3)[index][0] == 0
+
+
+def test_weights_that_sum_to_almost_one_leave_no_gap() -> None:
+    """Shares written with six digits; the rest below one must not fall to a source of weight 0, nor beyond the last."""
+    weights = (0.4, 0.6 - 9e-7, 0.0)
+    index = int(np.flatnonzero(mu(0, 5_000_000) > sum(weights))[0])
+    assert Mixture((5, 5, 5), weights)[index][0] == 1
+    assert Mixture((5, 5), weights[:2])[index][0] == 1
+
+
 def test_any_index_gives_the_same_in_any_order() -> None:
     """Ranks, workers and restarts ask for other indices in another order."""
     sizes, weights = (70, 30, 11), (0.5, 0.3, 0.2)
@@ -133,8 +158,8 @@ def test_impossible_mixtures_are_named(sizes: tuple[int, ...], weights: tuple[fl
 def test_alpha_names_the_source_it_lacks() -> None:
     """Training on what is there would be another alpha than was asked for."""
     assert alpha_weights(0.25, synthetic=True, real=True) == {"synthetic": 0.25, "real": 0.75}
-    assert alpha_weights(1.0, synthetic=True, real=False) == {"synthetic": 1.0}
-    assert alpha_weights(0.0, synthetic=False, real=True) == {"real": 1.0}
+    assert alpha_weights(1.0, synthetic=True, real=False) == {"synthetic": 1.0, "real": 0.0}
+    assert alpha_weights(0.0, synthetic=False, real=True) == {"synthetic": 0.0, "real": 1.0}
     with pytest.raises(DataError, match=r"data.alpha: alpha=0.3 draws from real .* data.real is not set.*alpha=1 "):
         alpha_weights(0.3, synthetic=True, real=False)
     with pytest.raises(DataError, match=r"draws from synthetic .* data.synthetic is not set.*alpha=0 "):

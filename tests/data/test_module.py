@@ -95,7 +95,7 @@ def test_a_data_error_in_a_worker_arrives_as_itself(stream: DialogueDataset, num
 
 def _paths(stream: DialogueDataset, index: int) -> set[str]:
     source, place = stream.mixture[index]
-    part = stream.scans[source]
+    part = stream.scans[stream.names[source]]
     return {turn.audio.path for turn in part.store[int(part.rows[place])].turns if turn.audio is not None}
 
 

@@ -121,16 +121,23 @@ def test_replies_do_not_depend_on_the_batch(model: OmniChat, prompt: Prompt) -> 
     np.testing.assert_allclose(last_turn.gates, expected, atol=1e-5)
 
 
-def test_bfloat16_language_model(examples: list[Example]) -> None:
-    """Fails when the float32 Mix-Former meets a bfloat16 language model with mixed types, or gradients overflow."""
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16(examples: list[Example], autocast: bool) -> None:
+    """Fails when a bfloat16 language model, or autocast, meets the float32 Mix-Former with mixed types or overflows."""
     model = make_model()
     reference = model(pack(examples[:3])).total.item()
-    model.llm.to(torch.bfloat16)
-    losses = model(pack(examples[:3]))
+    if not autocast:
+        model.llm.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        losses = model(pack(examples[:3]))
     losses.total.backward()
+    assert losses.total.dtype == torch.float32
     assert losses.total.item() == pytest.approx(reference, rel=0.02)
-    assert next(model.mixformer.parameters()).dtype == torch.float32
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+    assert {parameter.dtype for parameter in model.mixformer.parameters()} == {torch.float32}
 
 
 def test_parts_that_do_not_fit_are_refused(model: OmniChat) -> None:

@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 
 from omnichat.chat import load_run
-from omnichat.checkpoint import file_sha256, load_checkpoint, tensors_sha256
+from omnichat.checkpoint import CheckpointError, file_sha256, load_checkpoint, tensors_sha256
 from omnichat.config import ConfigError, RunConfig, load_config
+from omnichat.data.made_up import made_up_dialogues
 from omnichat.training.fit import fit
 
 QUICK = ("recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.warmup_steps=1")
 
 
 def config(*overrides: str) -> RunConfig:
+    """The smoke config, smaller still."""
     return load_config(*QUICK, *overrides)
 
 
 def losses(run_dir: Path) -> dict[int, float]:
+    """The loss of each step, as the run logged it."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss/total"] for line in lines if "loss/total" in line}
 
@@ -36,7 +39,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(run_dir: Path, step: int) -> dict[str, str]:
-    return {stem: tensors_sha256(group) for stem, group in load_checkpoint(run_dir / "checkpoints" / str(step)).tensors.items()}
+    """Hashes of the tensors of a checkpoint."""
+    return {
+        stem: tensors_sha256(group)
+        for stem, group in load_checkpoint(run_dir / "checkpoints" / str(step)).tensors.items()
+    }
 
 
 def test_run_folder_and_metrics(whole: Path) -> None:
@@ -99,7 +106,10 @@ def test_workers_do_not_change_a_run(whole: Path, tmp_path: Path) -> None:
 def test_cached_features_give_the_live_run_up_to_their_dtype(whole: Path, tmp_path: Path) -> None:
     """A cache that is shifted, cut or of the wrong clip would change the loss far beyond bfloat16's rounding."""
     cached = config(
-        "trainer.max_steps=6", "trainer.save_every=2", "data.features=cached", f"data.features_dir={tmp_path / 'features'}"
+        "trainer.max_steps=6",
+        "trainer.save_every=2",
+        "data.features=cached",
+        f"data.features_dir={tmp_path / 'features'}",
     )
     fit(cached, tmp_path / "run")
     for step, loss in losses(tmp_path / "run").items():
@@ -117,7 +127,9 @@ def test_frozen_stays_frozen(whole: Path) -> None:
     fresh = load_run(whole)
     frozen = {name: p for name, p in run.model.named_parameters() if not p.requires_grad}
     assert {name.split(".")[0] for name in frozen} == {"encoders", "llm"}
-    assert tensors_sha256(frozen) == tensors_sha256({n: p for n, p in fresh.model.named_parameters() if not p.requires_grad})
+    assert tensors_sha256(frozen) == tensors_sha256(
+        {n: p for n, p in fresh.model.named_parameters() if not p.requires_grad}
+    )
 
 
 @pytest.mark.parametrize("change", ["seed=1", "model.window=9", "data.alpha=0.25", "trainer.dialogues_per_step=4"])
@@ -127,6 +139,17 @@ def test_another_config_in_the_same_folder_is_refused(whole: Path, change: str) 
         fit(config("trainer.max_steps=6", "trainer.save_every=2", change), whole)
     assert change.partition("=")[0] in str(caught.value)
     assert "run_name=" in str(caught.value)
+
+
+def test_other_data_under_the_same_path_is_refused(tmp_path: Path) -> None:
+    """A store that was made again with fewer dialogues is another stream, though the config says the same."""
+    store = tmp_path / "store"
+    made_up_dialogues(store, 8)
+    fixed = ("data.made_up=null", f"data.synthetic={store / 'train.jsonl'}", "data.alpha=1", "trainer.max_steps=2")
+    fit(config(*fixed, "trainer.save_every=1"), tmp_path / "run")
+    made_up_dialogues(store, 7)
+    with pytest.raises(CheckpointError, match="other data"):
+        fit(config(*fixed, "trainer.save_every=1"), tmp_path / "run")
 
 
 def test_never_resume(whole: Path) -> None:
