@@ -1,1 +1,21 @@
-"""omnichat: multi-turn spoken-dialogue models that hear what is said, how, and what sounds behind it."""
+"""omnichat: multi-turn spoken-dialogue models that hear what is said, how it is said, and what sounds behind it.
+
+`from omnichat import Chat, Dialogue, Turn, Style`: imported when first asked for, so that `import omnichat` stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnichat.chat import Chat
+    from omnichat.dialogue import Dialogue, Style, Turn
+
+__all__ = ["Chat", "Dialogue", "Style", "Turn"]
+
+_MODULES = {"Chat": "omnichat.chat", "Dialogue": "omnichat.dialogue", "Style": "omnichat.dialogue", "Turn": "omnichat.dialogue"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'omnichat' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

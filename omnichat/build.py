@@ -97,7 +97,7 @@ def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> O
             if name.endswith("lora_dropout"):
                 module.train()  # all else of the LLM stays in evaluation mode
     if config.trainer.activation_checkpointing:
-        llm.gradient_checkpointing_enable()
+        llm.activation_checkpointing_enable()
     mixformer = MixFormer(
         widths if widths is not None else {name: encoder.dim for name, encoder in encoders.items()},
         llm.config.hidden_size,

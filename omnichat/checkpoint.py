@@ -78,7 +78,7 @@ def save_checkpoint(
         free = shutil.disk_usage(folder).free
         raise CheckpointError(
             f"{target}: could not be saved ({error}); {needed:,} bytes are needed, {free:,} are free. "
-            "Free disk space or point run_name to another disk; earlier checkpoints are untouched"
+            "Free disk space, or train on another disk with hydra.run.dir=FOLDER; earlier checkpoints are untouched"
         ) from None
     return target
 

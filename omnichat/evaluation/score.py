@@ -71,7 +71,7 @@ def score_run(
 
     Raises:
         DataError: what `read_answers` finds; `no_file` without `generation.json`; `incomplete_replies`;
-            `mixed_models` where it speaks of another model than the replies.
+            `mixed_models` where it speaks of another model or other sets than the replies.
     """
     run_dir = Path(run_dir)
     answers = read_answers(run_dir / REPLIES)
@@ -79,8 +79,9 @@ def score_run(
     if not about:
         message = "is missing or broken, so nobody knows how many replies there must be; run stage=generate again"
         raise DataError("no_file", message, str(run_dir / GENERATION))
-    if about.get("model") != answers[0].model:
-        raise DataError("mixed_models", "is of another model than the replies; run stage=generate", str(run_dir))
+    if about.get("model") != answers[0].model or {answer.split for answer in answers} - set(about["splits"]):
+        message = "is not of these replies (another model, or other sets); run stage=generate again"
+        raise DataError("mixed_models", message, str(run_dir / GENERATION))
     splits: dict[str, Any] = {}
     settings = config.evaluation
     for name, record in about["splits"].items():

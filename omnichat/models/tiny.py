@@ -105,7 +105,9 @@ def write_random_checkpoints(
         write_emotion2vec(paths["emotion2vec"], Emotion2vecNet(emotion2vec_config(width, heads, layers, layers)))
         write_beats(paths["beats"], BeatsNet(beats_config(width, heads, layers)))
         tokenizer = write_tokenizer(paths["llama"], texts or default_texts(), vocab_size)
-        write_llama(paths["llama"], LlamaForCausalLM(llama_config(tokenizer, width, heads, layers)))
+        # At the usual 0.02 a frozen random head cannot make logits beyond +-0.6, and nothing could be learnt.
+        config = llama_config(tokenizer, width, heads, layers, initializer_range=0.3)
+        write_llama(paths["llama"], LlamaForCausalLM(config))
     return paths
 
 

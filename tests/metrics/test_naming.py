@@ -14,8 +14,9 @@ def test_whole_words_in_any_case() -> None:
 
 def test_right_name_alone_is_right() -> None:
     """Right, wrong, none, and both the right and a wrong one; no name wanted does not count."""
-    replies = ["i hear the dog.", "i hear the rain.", "all right.", "the dog, or the rain.", "i hear the dog."]
-    metric = naming_accuracy(replies, ["dog", "dog", "dog", "dog", ""], ["i hear the dog."] * 5)
+    replies = ["i hear the dog.", "i hear the dog.", "all right.", "the dog, or the rain.", "i hear the dog."]
+    wanted = ["dog", "rain", "dog", "dog", ""]
+    metric = naming_accuracy(replies, wanted, [f"i hear the {name}." for name in wanted])
     assert metric.value == pytest.approx(1 / 4)
     assert metric.n == 4
 
@@ -35,7 +36,8 @@ def test_a_second_name_of_the_reference_is_allowed() -> None:
 
 def test_false_alarms_count_silent_scenes_only() -> None:
     """Scenes known to be silent; a scene that says nothing of sounds is not one."""
-    metric = false_alarms(["i hear the dog.", "all right.", "i hear the dog.", "i hear the dog."], ["", "", None, "dog"])
+    replies = ["i hear the dog.", "all right.", "i hear the dog.", "i hear the dog."]
+    metric = false_alarms(replies, ["", "", None, "dog"])
     assert metric.value == 0.5
     assert metric.n == 2
 

@@ -1,6 +1,5 @@
 """Text metrics against the libraries they come from, and what happens where their data is missing."""
 
-import json
 import random
 from pathlib import Path
 
@@ -28,14 +27,14 @@ SENTENCES = [
 ]
 
 
-def pairs(count: int = 60) -> tuple[list[str], list[str]]:
-    """References and replies: words dropped, doubled, swapped or taken from elsewhere; equal and empty ones among them."""
+def pairs(count: int = 240) -> tuple[list[str], list[str]]:
+    """References and replies: words dropped, doubled or taken from elsewhere; equal and empty ones among them."""
     draw = random.Random(0)
     references, replies = [], []
     for number in range(count):
         reference = SENTENCES[number % len(SENTENCES)]
         words = reference.split()
-        for _ in range(number // len(SENTENCES)):
+        for _ in range(number // len(SENTENCES) % 10):
             place = draw.randrange(len(words))
             words[place : place + 1] = draw.choice([[], [words[place]] * 2, [draw.choice(SENTENCES).split()[0]]])
             words = words or ["hm"]
@@ -78,11 +77,11 @@ def test_rouge_by_hand() -> None:
 
 
 def write_wordnet(folder: Path) -> Path:
-    """A WordNet of one adjective synset (happy, glad) in Princeton's format, without `lexnames`, as Debian ships it."""
+    """A WordNet of one adjective synset (sick, ill) in Princeton's format, without `lexnames`, as Debian ships it."""
     folder.mkdir(parents=True)
     opening = "  1 WordNet 3.0 Copyright 2006 by Princeton University.  \n"
-    line = f"{len(opening):08d} 00 a 02 happy 0 glad 0 000 | feeling joy\n"
-    index = "".join(f"{word} a 1 0 1 0 {len(opening):08d}\n" for word in ("glad", "happy"))
+    line = f"{len(opening):08d} 00 a 02 sick 0 ill 0 000 | not well\n"
+    index = "".join(f"{word} a 1 0 1 0 {len(opening):08d}\n" for word in ("ill", "sick"))
     for part in ("noun", "verb", "adj", "adv"):
         (folder / f"data.{part}").write_text(opening + (line if part == "adj" else ""))
         (folder / f"index.{part}").write_text(opening + (index if part == "adj" else ""))
@@ -91,8 +90,11 @@ def write_wordnet(folder: Path) -> Path:
 
 
 def test_meteor_with_a_local_wordnet_by_hand(tmp_path: Path) -> None:
-    """`a glad dog` for `a happy dog`: three matches in one chunk, so 1 - 0.5 x (1/3)^3; without synonyms two chunks."""
-    metric = meteor(["a happy dog"], ["a glad dog"], write_wordnet(tmp_path / "wordnet"))
+    """`the ill dog` for `the sick dog`: three matches in one chunk, so 1 - 0.5 x (1/3)^3; without synonyms two.
+
+    (nltk looks synonyms up by stem, so a pair such as happy and glad would not be found: happi has none.)
+    """
+    metric = meteor(["the sick dog"], ["the ill dog"], write_wordnet(tmp_path / "wordnet"))
     assert isinstance(metric, Statistic)
     assert metric.value == pytest.approx(1 - 0.5 / 27)
     assert "wordnet:3.0" in metric.signature
@@ -136,7 +138,7 @@ def test_a_folder_that_is_no_wordnet_is_missing(tmp_path: Path, broken: str) -> 
     if broken != "absent":
         write_wordnet(folder)
         for path in folder.glob("index.*" if broken == "damaged" else "*"):
-            path.write_text("happy a one\n") if broken == "damaged" else path.unlink()
+            path.write_text("sick a one\n") if broken == "damaged" else path.unlink()
     found = meteor(["a"], ["a"], folder)
     assert isinstance(found, Missing)
     assert str(folder) in found.reason
@@ -160,12 +162,11 @@ def test_bertscore_with_a_local_model(tmp_path: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"stay calm all is well . rain".split()]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
-    config = BertConfig(len(words), 16, 2, 2, 32)
-    BertModel(config).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
     assert isinstance(bertscore(["stay calm"], ["stay calm"], tmp_path), Missing)  # which layer?
     metric = bertscore(["stay calm .", "all is well ."], ["stay calm .", "rain"], tmp_path, layers=2)
     assert isinstance(metric, Statistic)
     assert metric.rows[0, 0] == pytest.approx(1, abs=1e-4)
     assert metric.rows[1, 0] < 0.999
     assert "_L2" in metric.signature
-    assert json.loads((tmp_path / "config.json").read_text())["num_hidden_layers"] == 2

@@ -1,0 +1,139 @@
+"""Replies on disk: nothing lost, nothing broken taken for whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from omnichat.dialogue import DataError
+from omnichat.evaluation.replies import REPLIES, Answer, answer_from_json, answer_to_json, mend, read_answers
+from omnichat.recipes import ROOT
+
+
+def test_round_trip(answers: list[Answer]) -> None:
+    """What is written is what is read, unreadable styles and audio included."""
+    assert [answer_from_json(answer_to_json(answer)) for answer in answers] == answers
+
+
+def test_line_has_the_fields_that_others_read(answers: list[Answer]) -> None:
+    """The format is a contract: style null where none could be read, audio as a path."""
+    record = json.loads(answer_to_json(answers[3]))
+    assert set(record) >= {"id", "split", "scene", "history", "reference", "reply", "gates", "seconds"}
+    assert record["reply"] == {"style": None, "text": "oh oh oh", "raw": "oh oh oh"}
+    assert record["reference"]["style"] == {"gender": "female", "emotion": "happy", "speed": "fast", "pitch": "high"}
+    assert isinstance(record["history"][0]["audio"], str)
+    assert record["gates"]["beats"] == 0.9
+
+
+def test_audio_inside_the_repository_is_relative(answers: list[Answer]) -> None:
+    """So that a run folder can move with its repository."""
+    turn = answers[0].history[0]
+    assert turn.audio is not None
+    inside = type(turn)(turn.role, turn.text, turn.style, type(turn.audio)(str(ROOT / "corpora" / "a.flac"), 8000, 160))
+    record = json.loads(answer_to_json(type(answers[0])(**{**_fields(answers[0]), "history": (inside,)})))
+    assert record["history"][0] == {
+        "role": "user",
+        "text": "good morning.",
+        "style": {},
+        "audio": "corpora/a.flac",
+        "num_samples": 8000,
+        "start": 160,
+    }
+
+
+def _fields(answer: Answer) -> dict[str, object]:
+    return {name: getattr(answer, name) for name in Answer.__slots__}
+
+
+def test_order_in_the_file_does_not_matter(run_dir: Path) -> None:
+    """Scores are drawn from the order read; a resumed run writes another order."""
+    path = run_dir / REPLIES
+    first = read_answers(path)
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert read_answers(path) == first
+
+
+def break_file(path: Path, how: str) -> None:
+    """Damage a replies file in one way."""
+    lines = path.read_text().splitlines(keepends=True)
+    record = json.loads(lines[1])
+    if how == "no_file":
+        path.unlink()
+    elif how == "empty_file":
+        path.write_text("\n")
+    elif how == "truncated":
+        path.write_text("".join(lines)[:-20])
+    elif how == "bad_json":
+        path.write_text(lines[0] + "{broken\n" + lines[2])
+    elif how == "bad_encoding":
+        path.write_bytes(lines[0].encode() + b"\xff\xfe\n")
+    elif how == "duplicate_id":
+        path.write_text("".join([*lines, lines[1]]))
+    else:
+        changes = {
+            "no_reference": {"reference": None},
+            "unknown_style": {"reply": {**record["reply"], "style": {"emotion": "hapy"}}},
+            "wrong_type": {"gates": [0.5]},
+            "mixed_models": {"model": "another"},
+        }
+        path.write_text(lines[0] + json.dumps(record | changes[how]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "place"),
+    [
+        ("no_file", ""),
+        ("empty_file", ""),
+        ("truncated", ":6"),
+        ("bad_json", ":2"),
+        ("bad_encoding", ":2"),
+        ("duplicate_id", ":7"),
+        ("no_reference", ":2"),
+        ("unknown_style", ":2"),
+        ("wrong_type", ":2"),
+        ("mixed_models", ""),
+    ],
+)
+def test_broken_file_is_refused_by_line(run_dir: Path, how: str, place: str) -> None:
+    """A score over half a file would be taken for the score."""
+    path = run_dir / REPLIES
+    break_file(path, how)
+    with pytest.raises(DataError) as error:
+        read_answers(path)
+    assert error.value.reason == how
+    assert f"{path}{place}: " in str(error.value)
+
+
+def test_empty_reference_text_is_no_reference(run_dir: Path) -> None:
+    """An empty string compares as zero with everything."""
+    path = run_dir / REPLIES
+    record = json.loads(path.read_text().splitlines()[0])
+    path.write_text(json.dumps(record | {"reference": {"style": {}, "text": " "}}) + "\n")
+    with pytest.raises(DataError, match="no_reference"):
+        read_answers(path)
+
+
+def test_mend_takes_out_the_line_that_a_kill_cut_short(run_dir: Path, answers: list[Answer]) -> None:
+    """The others are kept, so that a resumed run makes one reply again, not all."""
+    path = run_dir / REPLIES
+    path.write_bytes(path.read_bytes()[:-30])
+    assert mend(path) == answers[:-1]
+    assert read_answers(path) == sorted(answers[:-1], key=lambda answer: (answer.split, answer.id))
+    assert mend(path) == answers[:-1]
+
+
+def test_mend_of_a_first_line_cut_short_leaves_an_empty_file(tmp_path: Path) -> None:
+    """A kill within the very first reply."""
+    path = tmp_path / REPLIES
+    path.write_text('{"id": "a", "spl')
+    assert mend(path) == []
+    assert path.read_bytes() == b""
+    assert mend(tmp_path / "absent.jsonl") == []
+
+
+def test_mend_refuses_damage_in_the_middle(run_dir: Path) -> None:
+    """That was no kill; throwing replies away in silence is not mending."""
+    path = run_dir / REPLIES
+    break_file(path, "bad_json")
+    with pytest.raises(DataError, match="bad_json"):
+        mend(path)

@@ -1,0 +1,167 @@
+"""Scores of hand-written replies, their shape, and what keeps a partial score from passing for a full one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from omnichat.config import RunConfig
+from omnichat.dialogue import DataError, Reply, Style
+from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, write_answers
+from omnichat.evaluation.score import BASELINES, SCORES, TITLES, print_scores, score_answers, score_run
+
+MODEL = "0123456789abcdef"  # of the hand-written replies
+
+
+def values(answers: list[Answer]) -> dict[str, float | None]:
+    """Each metric's value."""
+    return {key: metric["value"] for key, metric in score_answers(answers, resamples=20)["metrics"].items()}
+
+
+def test_scores_by_hand(answers: list[Answer]) -> None:
+    """Emotion: sad 1 of 2, happy 1 of 2 with one too many; sounds: none of 2 right; content word: 2 of 4."""
+    found = values(answers[:4])
+    assert found["emotion_f1_weighted"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found["style_accuracy"] == 0.5
+    assert found["style_accuracy_gender"] == 0.75
+    assert found["sound_accuracy"] == 0
+    assert found["sound_false_alarm"] == 0
+    assert found["content_word_accuracy"] == 0.5
+    assert found["exact_reply"] == 0.25
+    scores = score_answers(answers[:4], resamples=20)
+    assert scores["unparsable_share"] == 0.25
+    assert scores["confusion"] == {
+        "labels": ("happy", "sad"),
+        "columns": ("happy", "sad", "unreadable"),
+        "counts": [[1, 0, 1], [1, 1, 0]],
+    }
+    assert scores["baselines"]["majority_emotion_f1_weighted"] == pytest.approx(1 / 3)
+    assert scores["baselines"]["chance_sound_accuracy"] == 0.5
+    assert scores["baselines"]["chance_content_word_accuracy"] == 1
+
+
+def test_the_right_replies_score_one(answers: list[Answer]) -> None:
+    """Every metric has its best value at the reference itself."""
+    right = [replace(answer, reply=answer.reference) for answer in answers[:4]]
+    found = values(right)
+    best = {key: 0.0 if key == "sound_false_alarm" else 1.0 for key, value in found.items() if value is not None}
+    assert {key: found[key] for key in best} == pytest.approx(best)
+    assert len(best) >= 12
+
+
+def test_an_unknown_field_of_the_reference_is_no_fault(answers: list[Answer]) -> None:
+    """A corpus that knows emotions only cannot call a reply's gender wrong."""
+    wanted = Reply(Style(emotion="sad"), "i am sorry.")
+    reply = Reply(Style("male", "sad", "slow", "low"), "i am sorry.")
+    found = values([replace(answers[0], reference=wanted, reply=reply)])
+    assert found["exact_reply"] == 1
+    assert "style_accuracy_gender" not in found
+
+
+def test_metrics_that_have_nothing_to_compare_are_absent(answers: list[Answer]) -> None:
+    """A store without sounds, content words or styles gets text metrics only."""
+    bare = [replace(answer, scene={}, reference=Reply(Style(), answer.reference.text)) for answer in answers]
+    assert {key for key, value in values(bare).items() if value is not None} == {"exact_reply", "bleu", "rouge_l"}
+    assert score_answers(bare, resamples=5)["baselines"] == {}
+
+
+def test_what_cannot_be_computed_has_a_reason_and_no_number(answers: list[Answer]) -> None:
+    """Without WordNet there is no METEOR, and nothing in its place."""
+    entry = score_answers(answers, resamples=5)["metrics"]["bertscore"]
+    assert entry["value"] is None
+    assert entry["ci95"] is None
+    assert "bertscore=FOLDER" in entry["reason"]
+
+
+def test_scores_json_has_the_agreed_shape(run_dir: Path, config: RunConfig) -> None:
+    """Other tools read it: top-level keys of the first set, each metric with interval and signature, all sets below."""
+    score_run(run_dir, config)
+    scores = json.loads((run_dir / SCORES).read_text())
+    assert {"n", "seed", "input", "metrics", "baselines", "unparsable_share"} <= set(scores)
+    assert (scores["n"], scores["seed"], scores["input"]) == (4, 0, "speech")
+    assert list(scores["splits"]) == ["scripts", "voices"]
+    for key in ("n", "metrics", "baselines", "confusion", "gates"):
+        assert scores[key] == scores["splits"]["scripts"][key]
+    for metric in scores["metrics"].values():
+        assert {"value", "ci95", "signature"} <= set(metric)
+        if metric["value"] is not None:
+            assert 0 <= metric["ci95"][0] <= metric["ci95"][1] <= 1
+            assert metric["signature"]
+    assert set(scores["splits"]["scripts"]["by_scenario"]) == {"audio", "emotion"}
+    assert scores["splits"]["scripts"]["gates"]["audio"]["beats"]["mean"] == pytest.approx(0.9)
+    assert set(scores["metrics"]) <= set(TITLES)
+    assert set(BASELINES) <= set(TITLES)
+
+
+def test_scoring_again_gives_the_same_file(run_dir: Path, config: RunConfig) -> None:
+    """Whatever the order of the replies: a resumed generation writes another one."""
+    score_run(run_dir, config)
+    first = (run_dir / SCORES).read_bytes()
+    path = run_dir / REPLIES
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    score_run(run_dir, config)
+    assert (run_dir / SCORES).read_bytes() == first
+
+
+def test_missing_replies_are_refused_by_set(run_dir: Path, config: RunConfig, answers: list[Answer]) -> None:
+    """A score over the first half of a set is not its score."""
+    write_answers(run_dir / REPLIES, answers[1:])
+    with pytest.raises(DataError, match=r"split 'scripts' has 3 of 4 replies.*incomplete_replies"):
+        score_run(run_dir, config)
+    assert not (run_dir / SCORES).exists()
+
+
+def test_partial_scores_say_so_everywhere(
+    run_dir: Path, config: RunConfig, answers: list[Answer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On demand they are computed, and marked in the file and on the screen."""
+    write_answers(run_dir / REPLIES, answers[1:])
+    scores = score_run(run_dir, config, partial=True)
+    assert scores["splits"]["scripts"]["partial"] == {"replies": 3, "of": 4}
+    assert scores["splits"]["voices"]["partial"] is None
+    print_scores(scores)
+    assert "PARTIAL: scripts has 3 of 4" in capsys.readouterr().out
+
+
+def test_a_limit_makes_scores_partial(run_dir: Path, config: RunConfig) -> None:
+    """The first dialogues of a set are not the set, though all that were asked for are there."""
+    about = json.loads((run_dir / GENERATION).read_text())
+    about["splits"]["scripts"] |= {"limit": 4, "of": 252}
+    (run_dir / GENERATION).write_text(json.dumps(about))
+    assert score_run(run_dir, config)["splits"]["scripts"]["partial"] == {"replies": 4, "of": 252}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no_file"),
+        ("{", "no_file"),
+        ('{"model": "another", "splits": {}}', "mixed_models"),
+        (f'{{"model": "{MODEL}", "splits": {{}}}}', "mixed_models"),
+    ],
+)
+def test_without_their_description_replies_are_not_scored(
+    run_dir: Path, config: RunConfig, content: str | None, reason: str
+) -> None:
+    """Nobody would know how many are missing."""
+    path = run_dir / GENERATION
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError) as error:
+        score_run(run_dir, config)
+    assert error.value.reason == reason
+
+
+def test_table_shows_every_number_with_interval_and_baseline(
+    run_dir: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number without what a constant guess gets means nothing."""
+    print_scores(score_run(run_dir, config))
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("emotion, weighted F1"))
+    assert "58.3 [" in line
+    assert "33.3" in line
+    assert "style unreadable" in printed
+    assert "METEOR not computed: " in printed

@@ -1,0 +1,58 @@
+"""How a step is cut over ranks and micro-batches must not change it (invariant 2), in real processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from omnichat.config import load_config
+from omnichat.training.fit import fit
+
+QUICK = (
+    "recipe=smoke", "data.made_up=16", "trainer.max_steps=3", "trainer.save_every=0", "trainer.validate_every=0",
+    "trainer.warmup_steps=1",
+)  # fmt: skip
+WAYS = {
+    "one rank": ("trainer.micro_batch=8",),
+    "four micro-batches": ("trainer.micro_batch=2",),
+    "two ranks of two micro-batches": ("trainer.micro_batch=2", "trainer.devices=2", "trainer.strategy=ddp"),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same three steps, cut in each way."""
+    folder = tmp_path_factory.mktemp("ranks")
+    runs = {way: folder / way.replace(" ", "_") for way in WAYS}
+    for way, run_dir in runs.items():
+        if "ranks" not in way:
+            fit(load_config(*QUICK, *WAYS[way]), run_dir)
+            continue
+        command = [sys.executable, "train.py", *QUICK, *WAYS[way], f"hydra.run.dir={run_dir}"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        assert ran.returncode == 0, ran.stderr
+    return runs
+
+
+def steps(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "one rank"])
+def test_losses_and_weights_do_not_depend_on_the_cut(runs: dict[str, Path], way: str) -> None:
+    """A mean taken per rank or per micro-batch, or divided twice, weighs tokens unequally and shows here."""
+    expected, found = steps(runs["one rank"]), steps(runs[way])
+    assert [line["step"] for line in found] == [1, 2, 3]
+    for one, other in zip(expected, found, strict=True):
+        assert other["loss/total"] == pytest.approx(one["loss/total"], rel=1e-6 if one["step"] == 1 else 1e-5)
+        for count in ("data/dialogues", "data/tokens", "data/alpha_realised"):
+            assert other[count] == one[count]
+    for name in ("mixformer", "adapter"):
+        weights = [load_file(run / "checkpoints" / "3" / f"{name}.safetensors") for run in (runs["one rank"], runs[way])]
+        for key, tensor in weights[0].items():
+            # AdamW divides by the gradient's size, so a gradient of rounding noise may move a weight by a step.
+            difference = (tensor - weights[1][key]).norm() / tensor.norm().clamp(min=1e-6)
+            assert difference < 1e-2, key
