@@ -1,6 +1,6 @@
 """omnichat: multi-turn spoken-dialogue models that hear what is said, how it is said, and what sounds behind it.
 
-`from omnichat import Chat, Dialogue, Turn, Style`: imported when first asked for, so that `import omnichat` stays light.
+`from omnichat import Chat, Dialogue, Style, Turn`: each is imported when first asked for, so that this stays light.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chat", "Dialogue", "Style", "Turn"]
 
-_MODULES = {"Chat": "omnichat.chat", "Dialogue": "omnichat.dialogue", "Style": "omnichat.dialogue", "Turn": "omnichat.dialogue"}
+_MODULES = {"Chat": "omnichat.chat"} | dict.fromkeys(("Dialogue", "Style", "Turn"), "omnichat.dialogue")
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,7 @@ OTHER_TEMPLATES = (
     "tell me more about the {}.",
     "the {} was full of people.",
 )
+ECHO_WORDS = (2, 9)
 ECHO_SHARE = 0.35  # of the dialogues only repeat what was said: copying is learnt in a fraction of the steps
 BLENDED_SHARE = 0.6  # of the dialogues; the others are written
 SOUND_SHARE = 0.6
@@ -75,7 +76,7 @@ def random_dialogue(rng: np.random.Generator) -> tuple[Dialogue, str, str]:
     style, words = reply(emotion, noun, sound, gender)
     turns += [Turn("user", template.format(noun)), Turn("assistant", words, style)]
     if rng.random() < ECHO_SHARE:
-        heard = " ".join(rng.choice(VOCABULARY, size=rng.integers(3, 8)))
+        heard = " ".join(rng.choice(VOCABULARY, size=rng.integers(*ECHO_WORDS)))
         turns[-2:] = [Turn("user", heard), Turn("assistant", f"you said {heard}.", style)]
     return Dialogue("text", tuple(turns)), emotion, sound
 
@@ -120,7 +121,7 @@ class Reader:
                 ids = self.written.encode(turn.text)
                 ahead = 0
                 density = rng.uniform(0.5, 1.3) if rng.random() < 0.7 else rng.uniform(1.3, 4)
-                count = max(2, round(len(ids) * density))
+                count = min(55, max(2, round(len(ids) * density)))
                 if number == last and sound and rng.random() < 0.5:
                     ahead = max(1, round(count * rng.uniform(0.2, 0.5)))
                 turn = replace(turn, audio=AudioRef("", (count + ahead) * WINDOW_SAMPLES))

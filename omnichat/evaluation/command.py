@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class Command:
     """A parsed command line."""
 
     run: Path
-    stage: str = "all"
-    splits: Mapping[str, Path] = field(default_factory=dict)
+    stage: str
+    splits: Mapping[str, Path]
     limit: int | None = None
     partial: bool = False
     wordnet: Path | None = None
@@ -48,7 +48,6 @@ class Command:
     bertscore_layers: int | None = None
     beside: tuple[Path, ...] = ()
     title: str = ""
-    settings: Mapping[str, int] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
@@ -92,12 +91,8 @@ def run_stages(command: Command, config: RunConfig) -> None:
         from omnichat.evaluation.generate import generate
 
         loaded = load_run(command.run)
-        generate(
-            type(loaded)(config_with(loaded.config, config.evaluation), loaded.model, loaded.prompt, loaded.step),
-            command.splits,
-            command.run,
-            command.limit,
-        )
+        settings = loaded.config.model_copy(update={"evaluation": config.evaluation})
+        generate(replace(loaded, config=settings), command.splits, command.run, command.limit)
     if command.stage in ("all", "score"):
         from omnichat.evaluation.score import Resources, print_scores, score_run
 
@@ -115,7 +110,7 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: all unknown keys and malformed arguments at once; or no `run`.
     """
-    known = [name for name in Command.__dataclass_fields__ if name not in ("splits", "settings")]
+    known = [name for name in Command.__dataclass_fields__ if name != "splits"]
     known += ["split", "store", *EvaluationConfig.model_fields]
     values, faults = {}, []
     for argument in arguments:
@@ -151,11 +146,6 @@ def read_config(run: Path, settings: Mapping[str, int]) -> RunConfig:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise UsageError(f"run: {path} does not fit this version's schema: {faults}") from None
-
-
-def config_with(config: RunConfig, evaluation: EvaluationConfig) -> RunConfig:
-    """The config with other evaluation settings."""
-    return config.model_copy(update={"evaluation": evaluation})
 
 
 def _command(values: Mapping[str, str], config: RunConfig, store: str | None) -> Command:

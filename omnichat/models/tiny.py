@@ -233,7 +233,10 @@ def write_llama(folder: Path | str, llm: LlamaForCausalLM) -> None:
     config = copy.deepcopy(llm.config)
     config.dtype, config.architectures = torch.float16, ["LlamaForCausalLM"]
     config.save_pretrained(folder)
-    save_file(_half(llm.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    state = llm.state_dict()
+    if config.tie_word_embeddings:  # one tensor under two names; transformers stores the first
+        del state["lm_head.weight"]
+    save_file(_half(state), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_tokenizer(folder: Path | str, texts: Iterable[str], vocab_size: int) -> Tokenizer:

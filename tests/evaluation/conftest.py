@@ -59,7 +59,8 @@ def answers(clip: AudioRef) -> list[Answer]:
 @pytest.fixture(scope="session")
 def config() -> RunConfig:
     """Of the quickstart, with few resamples."""
-    return load_config("recipe=quickstart", "evaluation.bootstrap=50")
+    steps = ("trainer.max_steps=400", "trainer.warmup_steps=40")
+    return load_config("recipe=quickstart", "evaluation.bootstrap=50", *steps)
 
 
 @pytest.fixture

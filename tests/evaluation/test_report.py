@@ -140,9 +140,19 @@ def test_audio_over_the_budget_is_left_out(scored: Path, config: RunConfig, monk
 def test_text_from_data_is_escaped(scored: Path, config: RunConfig, answers: list[Answer]) -> None:
     """A corpus or a model could otherwise put scripts into the page."""
     evil = "<script>alert(1)</script>&amp;\"'"
-    reply = replace(answers[0].reply, text=evil)
     scene = {**answers[0].scene, "voice": evil, "scenario": evil}
-    written = [replace(answer, reply=reply, raw=evil, scene=scene) for answer in answers]
+    written = [
+        replace(
+            answer,
+            id=f"{answer.id}{evil}",
+            reply=replace(answer.reply, text=evil),
+            reference=replace(answer.reference, text=evil),
+            history=tuple(replace(turn, text=evil) for turn in answer.history),
+            raw=evil,
+            scene=scene,
+        )
+        for answer in answers
+    ]
     write_answers(scored / REPLIES, written)
     score_run(scored, config)
     path = write_report(scored, config, title=evil)

@@ -51,7 +51,9 @@ def test_losses_and_weights_do_not_depend_on_the_cut(runs: dict[str, Path], way:
         for count in ("data/dialogues", "data/tokens", "data/alpha_realised"):
             assert other[count] == one[count]
     for name in ("mixformer", "adapter"):
-        weights = [load_file(run / "checkpoints" / "3" / f"{name}.safetensors") for run in (runs["one rank"], runs[way])]
+        weights = [
+            load_file(run / "checkpoints" / "3" / f"{name}.safetensors") for run in (runs["one rank"], runs[way])
+        ]
         for key, tensor in weights[0].items():
             # AdamW divides by the gradient's size, so a gradient of rounding noise may move a weight by a step.
             difference = (tensor - weights[1][key]).norm() / tensor.norm().clamp(min=1e-6)

@@ -1,0 +1,155 @@
+"""Generation into a file that survives kills, and never mixes two models."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnichat import build
+from omnichat.chat import LoadedRun
+from omnichat.checkpoint import trainable
+from omnichat.config import load_config
+from omnichat.data.made_up import made_up_dialogues
+from omnichat.evaluation.generate import count_parameters, generate, model_hash
+from omnichat.evaluation.replies import REPLIES, read_answers, read_generation
+from omnichat.evaluation.score import score_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
+    """The smoke recipe's model, untrained."""
+    config = load_config("recipe=smoke", "data.made_up=6", "evaluation.max_new_tokens=5", "evaluation.batch_size=4")
+    config = build.materialise(config, tmp_path_factory.mktemp("weights"))
+    return LoadedRun(config, build.build_model(config).eval(), build.build_prompt(config), 3)
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> dict[str, Path]:
+    """Six dialogues, of one to three rounds."""
+    made_up_dialogues(tmp_path / "store", 6, seed=1, split="held")
+    return {"held": tmp_path / "store" / "held.jsonl"}
+
+
+def changed(run: LoadedRun, **evaluation: int) -> LoadedRun:
+    """The same weights with other settings."""
+    settings = run.config.evaluation.model_copy(update=evaluation)
+    return replace(run, config=run.config.model_copy(update={"evaluation": settings}))
+
+
+def without_seconds(path: Path) -> list[dict[str, object]]:
+    """The file's records; times differ from run to run."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def test_every_dialogue_is_answered_once(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """With what a score and a report need; and a second time nothing is done."""
+    generate(run, splits, tmp_path)
+    answers = read_answers(tmp_path / REPLIES)
+    assert [answer.id for answer in answers] == [f"held-{number}" for number in range(6)]
+    for answer in answers:
+        assert answer.history[-1].role == "user"
+        assert answer.reference.text
+        assert set(answer.gates) == {"whisper", "emotion2vec", "beats"}
+        assert all(0 < gate < 1 for gate in answer.gates.values())
+        assert answer.seconds > 0
+    about = read_generation(tmp_path)
+    assert about["step"] == 3
+    assert about["splits"]["held"] == {"store": str(splits["held"]), "replies": 6, "of": 6, "limit": None}
+    assert about["decoding"]["method"] == "greedy"
+    before = (tmp_path / REPLIES).read_bytes()
+    generate(run, splits, tmp_path)
+    assert (tmp_path / REPLIES).read_bytes() == before
+    assert score_run(tmp_path, run.config)["n"] == 6
+
+
+def test_a_killed_generation_goes_on(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """What is whole stays, what was cut short is made again, and the end is the same as without the kill."""
+    generate(run, splits, tmp_path)
+    path = tmp_path / REPLIES
+    whole = without_seconds(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:50])
+    generate(run, splits, tmp_path)
+    assert path.read_bytes().startswith(b"".join(lines[:3]))
+    assert without_seconds(path) == whole
+
+
+def test_the_batch_changes_no_reply(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """Nor does it make the replies another model's."""
+    generate(run, splits, tmp_path)
+    whole = without_seconds(tmp_path / REPLIES)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    generate(changed(run, batch_size=1), splits, alone)
+    for one, other in zip(without_seconds(alone / REPLIES), whole, strict=True):
+        assert one["reply"] == other["reply"]
+        assert one["model"] == other["model"]
+        assert one["gates"] == pytest.approx(other["gates"], abs=2e-4)
+
+
+def test_replies_of_other_weights_or_settings_are_made_again(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A retrained run scored on its old replies would be the old run."""
+    generate(run, splits, tmp_path)
+    first = {answer.model for answer in read_answers(tmp_path / REPLIES)}
+    generate(changed(run, max_new_tokens=4), splits, tmp_path)
+    second = {answer.model for answer in read_answers(tmp_path / REPLIES)}
+    assert first != second
+    assert "6 replies of other weights, settings or dialogues are dropped" in capsys.readouterr().out
+    parameter = next(iter(trainable(run.model).values()))
+    before = model_hash(run)
+    with torch.no_grad():
+        parameter.add_(1e-3)
+        try:
+            assert model_hash(run) != before
+        finally:
+            parameter.sub_(1e-3)
+
+
+@pytest.mark.parametrize("change", ["reference", "audio"])
+def test_replies_to_dialogues_that_changed_are_made_again(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """A corpus made anew keeps its ids, not its words and sounds."""
+    generate(run, splits, tmp_path)
+    records = [json.loads(line) for line in splits["held"].read_text().splitlines()]
+    if change == "reference":
+        records[2]["turns"][-1]["text"] = "Indeed?"
+    else:
+        records[2]["turns"][-2]["audio"]["num_samples"] -= 1
+    splits["held"].write_text("".join(json.dumps(record) + "\n" for record in records))
+    capsys.readouterr()
+    generate(run, splits, tmp_path)
+    assert "held: 1 of 6 dialogues to answer" in capsys.readouterr().out
+    again = {answer.id: answer for answer in read_answers(tmp_path / REPLIES)}["held-2"]
+    audio = again.history[-1].audio
+    assert audio is not None
+    assert again.reference.text == records[2]["turns"][-1]["text"]
+    assert audio.num_samples == records[2]["turns"][-2]["audio"]["num_samples"]
+
+
+def test_a_limit_is_recorded_and_another_set_joins(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """Scores of the first dialogues must not pass for the set's; sets scored before stay."""
+    generate(run, splits, tmp_path, limit=2)
+    assert score_run(tmp_path, run.config)["partial"] == {"replies": 2, "of": 6}
+    made_up_dialogues(tmp_path / "store", 3, seed=2, split="more")
+    generate(run, {"more": tmp_path / "store" / "more.jsonl"}, tmp_path)
+    scores = score_run(tmp_path, run.config)
+    assert {name: split["n"] for name, split in scores["splits"].items()} == {"held": 2, "more": 3}
+    generate(run, splits, tmp_path)
+    assert {name: split["n"] for name, split in score_run(tmp_path, run.config)["splits"].items()} == {
+        "more": 3,
+        "held": 6,
+    }
+
+
+def test_parameters_are_counted_by_part(run: LoadedRun) -> None:
+    """The report says what was trained; the sums must be the model's."""
+    counts = count_parameters(run.model)
+    assert sum(part["total"] for part in counts.values()) == sum(p.numel() for p in run.model.parameters())
+    assert {name for name, part in counts.items() if part["trained"]} == {"mixformer", "lora"}
+    assert {"encoders.whisper", "encoders.emotion2vec", "encoders.beats", "llm"} <= set(counts)
