@@ -1,6 +1,7 @@
 """From a config to objects: the only place where config meets classes."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from omnichat.batch import Example
 from omnichat.config import RunConfig
@@ -87,6 +89,8 @@ def expert_checkpoints(config: RunConfig) -> dict[str, str]:
 
 def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> OmniChat:
     """The whole model. With the `widths` of cached features the experts themselves are not loaded."""
+    if not sys.stderr.isatty():  # the bar of loading weights would fill a log
+        disable_progress_bar()
     encoders = build_encoders(config) if widths is None else {}
     model = config.model
     assert model.llm.checkpoint is not None, "materialise() gives a random model its checkpoints"

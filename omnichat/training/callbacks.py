@@ -23,9 +23,9 @@ from omnichat.training.optim import restore_optimizer
 class StepMetrics(pl.Callback):
     """Logs every optimizer step; the sums stay on the device and are read `log_every` steps at a time."""
 
-    def __init__(self, log_every: int, show: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, log_every: int, progress: "ProgressLine") -> None:
         self.log_every = log_every
-        self.show = show
+        self.progress = progress
         self._step = 0
         self._waiting_since = perf_counter()
         self._unwritten: list[tuple[int, StepSums]] = []
@@ -55,7 +55,12 @@ class StepMetrics(pl.Callback):
         self._waiting_since = perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation is neither waiting nor training."""
+        """Show what was found; validation is neither waiting nor training."""
+        found = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")
+        }
+        shown = ", ".join(f"{name.removeprefix('validation/')} {value:.3f}" for name, value in found.items())
+        self.progress.note(f"validation after step {trainer.global_step}: {shown}")
         assert isinstance(pl_module, OmniChatModule)
         self._waiting_since = pl_module.step_sums.started = perf_counter()
 
@@ -71,7 +76,7 @@ class StepMetrics(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=step)
         if self._unwritten:
-            self.show(self._unwritten[-1][0], metrics)
+            self.progress.show(self._unwritten[-1][0], metrics)
         self._unwritten = []
 
 
@@ -105,6 +110,13 @@ class ProgressLine:
             self.bar.update(self.task, completed=step, state=" ".join(parts))
         else:
             print(f"step {step}/{self.total} " + " ".join(parts), file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        if self.bar is not None:
+            self.bar.console.print(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal clean."""

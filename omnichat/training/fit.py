@@ -81,7 +81,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         stop = StopRequest()
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         callbacks: list[pl.Callback] = [
-            StepMetrics(config.trainer.log_every, progress.show),
+            StepMetrics(config.trainer.log_every, progress),
             Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS, stream), stop),
         ]
         if start is not None:

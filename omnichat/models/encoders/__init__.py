@@ -12,6 +12,7 @@ from pathlib import Path
 from omnichat.models.encoders.base import Encoder, EncoderNet
 from omnichat.models.encoders.beats import load_beats
 from omnichat.models.encoders.checkpoint_files import EncoderError
+from omnichat.models.encoders.converted import is_converted, load_converted
 from omnichat.models.encoders.emotion2vec import load_emotion2vec
 from omnichat.models.encoders.whisper import load_whisper
 
@@ -30,7 +31,7 @@ def load_encoder(name: str, checkpoint: str | Path, **options: str) -> Encoder:
 
     Args:
         name: `whisper` (openai-whisper .pt, or a Hugging Face folder), `emotion2vec` (a FunASR folder) or
-            `beats` (a unilm .pt).
+            `beats` (a unilm .pt); or the folder that `omnichat.models.encoders.converted` made of one.
         checkpoint: the file or folder.
         options: whisper: `context="pad30"` (as trained) or `"trim"` (the clip alone: cheaper, another function).
             beats: `layout="tokens"` (8 bands of each time step in turn) or `"time"` (their mean, 8 times).
@@ -47,4 +48,5 @@ def load_encoder(name: str, checkpoint: str | Path, **options: str) -> Encoder:
             raise ValueError(f"{name} has no option {option!r}; it has {', '.join(allowed) or 'none'}")
         if value not in allowed[option]:
             raise ValueError(f"{name}: {option}={value!r} is none of {', '.join(allowed[option])}")
-    return load(Path(checkpoint), **options)
+    path = Path(checkpoint)
+    return load_converted(name, path, **options) if is_converted(path) else load(path, **options)

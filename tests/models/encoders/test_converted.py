@@ -1,0 +1,52 @@
+"""Upstream's pickles saved again as safetensors: the same frames, and nothing in the folder that could run code."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnichat.models.encoders import EncoderError, load_encoder
+from omnichat.models.encoders.converted import main, save_converted
+from tests.models.encoders.conftest import EXPERTS, GOLDEN
+
+
+@pytest.mark.parametrize("expert", EXPERTS)
+def test_the_same_frames(expert: str, tmp_path: Path) -> None:
+    """A lost weight, option or size would give other frames; a pickle left in the folder would defeat its purpose."""
+    name, checkpoint, options = EXPERTS[expert]
+    assert main([name, str(GOLDEN / checkpoint), str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.json", "encoder.safetensors"]
+    waves, lengths = (
+        torch.randn(2, 8_000, generator=torch.Generator().manual_seed(0)) / 10,
+        torch.tensor([8_000, 5_000]),
+    )
+    expected, expected_lengths = load_encoder(name, GOLDEN / checkpoint, **options)(waves, lengths)
+    found, found_lengths = load_encoder(name, tmp_path, **options)(waves, lengths)
+    assert torch.equal(found, expected)
+    assert torch.equal(found_lengths, expected_lengths)
+
+
+def test_labels_of_a_fine_tuned_beats(tmp_path: Path) -> None:
+    """Classes without names cannot be read."""
+    encoder = load_encoder("beats", GOLDEN / "beats/beats_finetuned.pt")
+    save_converted(encoder, tmp_path)
+    assert getattr(load_encoder("beats", tmp_path), "labels") == getattr(encoder, "labels")  # noqa: B009
+
+
+def test_the_wrong_encoder_and_damage_are_named(tmp_path: Path) -> None:
+    """A folder of another encoder, and a file cut short, give one clear error each."""
+    main(["beats", str(GOLDEN / "beats/beats_pretrained.pt"), str(tmp_path)])
+    with pytest.raises(EncoderError, match="holds 'beats', not whisper"):
+        load_encoder("whisper", tmp_path)
+    weights = tmp_path / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000])
+    with pytest.raises(EncoderError, match=r"encoder\.safetensors"):
+        load_encoder("beats", tmp_path)
+
+
+def test_usage_and_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage exits with 2 and an example; a bad file with 1 and its name."""
+    assert main(["bats", "a", "b"]) == 2
+    assert "example:" in capsys.readouterr().out
+    assert main(["beats", str(tmp_path / "none.pt"), str(tmp_path / "out")]) == 1
+    assert "none.pt" in capsys.readouterr().err
