@@ -1,21 +1,20 @@
-"""The tiny Llama: reads the corpus's kind of dialogue as text, with what is otherwise heard as stage directions.
+"""The tiny Llama: dialogues of the corpus's kind as text, with stage directions for what is otherwise heard.
 
-It meets two kinds of user turn. Written: `[rain] (angry) we are going to the bank.` Blended: as many vectors as the
-Mix-Former would give, each a mixture of the embeddings of the words of that stretch, the emotion and the sound. So the
-frozen model has a use for what a Mix-Former can learn to say, and LoRA need not teach it to read mixtures.
+It meets two kinds of user turn. Written: `[rain] (angry) we are going to the bank.` Blended: as many vectors as a
+Mix-Former would give, each the sum of the embeddings of the words of its stretch, of the emotion and of the sound. So
+the frozen model has a use for what a Mix-Former can learn to say, and LoRA need not teach it to read such sums.
 
-It has read no script of the corpus: the templates come with other nouns, the corpus's nouns in other sentences.
+It has read no current turn of the corpus: its templates come with other nouns, its nouns in other sentences. The
+histories, of which there are only a few, are the corpus's own.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
@@ -29,12 +28,13 @@ from data_prep.quickstart.scripts import (
     stage_directions,
 )
 from data_prep.quickstart.sounds import SOUND_NAMES
+from data_prep.tiny_weights.optimise import Report, optimise
 from data_prep.tiny_weights.words import COMMON_WORDS, NOUNS, VOCABULARY
-from omnichat.audio import HOP
+from omnichat.audio import HOP, WINDOW
 from omnichat.dialogue import EMOTIONS, GENDERS, AudioRef, Dialogue, Style, Turn
-from omnichat.models.llm import PACKED, packed_hidden
-from omnichat.models.tiny import default_texts, llama_config
-from omnichat.prompt import IGNORE, Prompt
+from omnichat.models.llm import PACKED, Session, packed_hidden
+from omnichat.models.tiny import SPECIAL_TOKENS, default_texts, llama_config
+from omnichat.prompt import IGNORE, Prompt, Tokens
 
 # Sentences the corpus lacks, for the nouns it has.
 OTHER_TEMPLATES = (
@@ -47,109 +47,227 @@ OTHER_TEMPLATES = (
     "tell me more about the {}.",
     "the {} was full of people.",
 )
-ECHO_WORDS = (2, 9)
-ECHO_SHARE = 0.35  # of the dialogues only repeat what was said: copying is learnt in a fraction of the steps
+ECHO_SHARE = 0.3  # of the dialogues only repeat what was said: practice in copying
 BLENDED_SHARE = 0.6  # of the dialogues; the others are written
 SOUND_SHARE = 0.6
-WINDOW_SAMPLES = 2 * HOP * 17
+EMBEDDING_STD = 0.5  # larger than the Llama's usual 0.02: copying is then learnt in hundreds of steps, not thousands
+NOISE = 0.5  # on blended vectors, at most, in units of the embeddings' own spread
+
+Blend = tuple[int, int, float]  # (token position, token id, weight): the vector there is the weighted sum of embeddings
 
 
-class Blend(NamedTuple):
-    """(n,) entries: the embedding at `positions` is the sum of `weights` x the embeddings of `ids`."""
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A dialogue to be learnt: its tokens, the vectors of its audio slots, and what was said and heard in it."""
 
-    positions: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-
-def random_dialogue(rng: np.random.Generator) -> tuple[Dialogue, str, str]:
-    """A dialogue without directions, and the emotion and sound ("" for none) of its last user turn."""
-    gender, emotion = GENDERS[rng.integers(2)], EMOTIONS[rng.integers(len(EMOTIONS))]
-    sound = SOUND_NAMES[rng.integers(len(SOUND_NAMES))] if rng.random() < SOUND_SHARE else ""
-    known = rng.random() < 0.5
-    noun = str(rng.choice(NOUNS if known else CONTENT_WORDS if rng.random() < 0.7 else COMMON_WORDS))
-    template = str(rng.choice(TEMPLATES if known else OTHER_TEMPLATES))
-    history = [OPENINGS[rng.integers(len(OPENINGS))], FOLLOW_UPS[rng.integers(len(FOLLOW_UPS))]][: rng.integers(1, 3)]
-    turns: list[Turn] = []
-    for question, answer in history:
-        turns += [Turn("user", question), Turn("assistant", answer, Style(gender, *NEUTRAL))]
-    style, words = reply(emotion, noun, sound, gender)
-    turns += [Turn("user", template.format(noun)), Turn("assistant", words, style)]
-    if rng.random() < ECHO_SHARE:
-        heard = " ".join(rng.choice(VOCABULARY, size=rng.integers(*ECHO_WORDS)))
-        turns[-2:] = [Turn("user", heard), Turn("assistant", f"you said {heard}.", style)]
-    return Dialogue("text", tuple(turns)), emotion, sound
+    tokens: Tokens
+    blends: tuple[Blend, ...]
+    reply: Turn
+    noun: str
+    sound: str
 
 
-def tokenizer_texts(count: int = 2000, seed: int = 0) -> Iterator[str]:
-    """What the tokenizer is trained on: dialogues with directions, and every word once after a space."""
-    rng = np.random.default_rng(seed)
-    yield from default_texts()
-    for _ in range(count):
-        dialogue, emotion, sound = random_dialogue(rng)
-        yield from (turn.text for turn in dialogue.turns)
-        yield stage_directions(dialogue.turns[-2].text, emotion, sound)
-    for word in VOCABULARY:
-        yield f" {word}"
+class Teacher:
+    """Draws lessons.
 
-
-class Reader:
-    """Turns dialogues into tokens, written or blended."""
+    Args:
+        tokenizer: from `write_tokenizer`.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         self.written = Prompt(tokenizer, input="text")
         self.blended = Prompt(tokenizer, input="speech")
 
-    def write(self, dialogue: Dialogue, emotion: str, sound: str) -> Dialogue:
-        """The dialogue with stage directions in its user turns."""
-        last = len(dialogue.turns) - 2
+    def lesson(
+        self, rng: np.random.Generator, kind: str = "", echo_share: float = ECHO_SHARE, generation: bool = False
+    ) -> Lesson:
+        """A dialogue of the given `kind`, else of a drawn one.
 
-        def directed(number: int, turn: Turn) -> Turn:
-            if turn.role == "assistant":
-                return turn
-            direction = (emotion, sound) if number == last else ("neutral", "")
-            return replace(turn, text=stage_directions(turn.text, *direction))
+        Args:
+            rng: draws everything.
+            kind: `written` or `blended`; `silent` is written without directions, for scores alone.
+            echo_share: of the lessons whose reply repeats the user's words.
+            generation: render up to the last reply, as for generating it.
+        """
+        emotion, gender = str(rng.choice(EMOTIONS)), str(rng.choice(GENDERS))
+        sound = str(rng.choice(SOUND_NAMES)) if rng.random() < SOUND_SHARE else ""
+        noun, text = draw_sentence(rng)
+        style, words = reply(emotion, noun, sound, gender)
+        if rng.random() < echo_share:
+            text = " ".join(rng.choice(VOCABULARY, size=rng.integers(2, 9)))
+            words = f"you said {text}."
+        turns = _history(rng, gender)
+        heard = [("neutral", "")] * (len(turns) // 2) + [(emotion, sound)]
+        turns += [Turn("user", text), Turn("assistant", words, style)]
+        blends: tuple[Blend, ...] = ()
+        if (kind or ("blended" if rng.random() < BLENDED_SHARE else "written")) == "blended":
+            tokens, blends = self._blend(turns, heard, rng, generation)
+        else:
+            if kind != "silent":
+                turns[::2] = [
+                    replace(turn, text=stage_directions(turn.text, *directions))
+                    for turn, directions in zip(turns[::2], heard, strict=True)
+                ]
+            tokens = self.written.render(Dialogue("lesson", tuple(turns)), generation)
+        return Lesson(tokens, blends, turns[-1], noun, sound)
 
-        return replace(dialogue, turns=tuple(directed(number, turn) for number, turn in enumerate(dialogue.turns)))
+    def _blend(
+        self, turns: list[Turn], heard: list[tuple[str, str]], rng: np.random.Generator, generation: bool
+    ) -> tuple[Tokens, tuple[Blend, ...]]:
+        windows = [
+            self._windows(turn.text, *directions, rng) for turn, directions in zip(turns[::2], heard, strict=True)
+        ]
+        spoken = [replace(turn) for turn in turns]
+        spoken[::2] = [
+            replace(turn, audio=AudioRef("", len(own) * WINDOW * 2 * HOP))
+            for turn, own in zip(turns[::2], windows, strict=True)
+        ]
+        tokens = self.blended.render(Dialogue("lesson", tuple(spoken)), generation)
+        return tokens, tuple(
+            (slot.start + number, token, weight)
+            for slot, own in zip(tokens.slots, windows, strict=True)
+            for number, window in enumerate(own)
+            for token, weight in window
+        )
 
-    def blend(self, dialogue, emotion, sound, rng):
-        windows = []
-        turns = []
-        last = len(dialogue.turns) - 2
-        for number, turn in enumerate(dialogue.turns):
-            if turn.role == "user":
-                ids = self.written.encode(turn.text)
-                ahead = 0
-                density = rng.uniform(0.5, 1.3) if rng.random() < 0.7 else rng.uniform(1.3, 4)
-                count = min(55, max(2, round(len(ids) * density)))
-                if number == last and sound and rng.random() < 0.5:
-                    ahead = max(1, round(count * rng.uniform(0.2, 0.5)))
-                turn = replace(turn, audio=AudioRef("", (count + ahead) * WINDOW_SAMPLES))
-                windows.append((ids, count, ahead, (emotion, sound) if number == last else ("neutral", "")))
-            turns.append(turn)
-        tokens = self.blended.render(replace(dialogue, turns=tuple(turns)))
-        entries = []
-        for slot, (ids, count, ahead, (emo, snd)) in zip(tokens.slots, windows, strict=True):
-            assert slot.length == count + ahead, (slot, count, ahead)
-            emo_ids = self.written.encode(f"({emo}")
-            snd_ids = self.written.encode(f"[{snd}") if snd else []
-            edges = np.cumsum(rng.uniform(0.3, 1, len(ids)))
-            edges = np.concatenate([[0], edges / edges[-1]]) * count
-            ge, gs = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
-            word_gain = rng.uniform(0.5, 1.2)
-            miss = rng.uniform(0, 0.5)
-            for w in range(slot.length):
-                at = slot.start + w
-                k = w - ahead
-                if k >= 0:
-                    cover = np.clip(np.minimum(edges[1:], k + 1) - np.maximum(edges[:-1], k), 0, None)
-                    for j in np.nonzero(cover)[0]:
-                        entries.append((at, ids[j], word_gain * cover[j] ** 0.5))
-                    if rng.random() > miss or k == count - 1:
-                        for i in emo_ids:
-                            entries.append((at, i, ge * rng.uniform(0.5, 1.3)))
-                if snd and (rng.random() > miss or w == 0) and (not ahead or w < ahead):
-                    for i in snd_ids:
-                        entries.append((at, i, gs * rng.uniform(0.5, 1.3)))
-        e = np.array(entries, dtype=np.float64)
-        return tokens, Blend(e[:, 0].astype(np.int64), e[:, 1].astype(np.int64), e[:, 2].astype(np.float32))
+    def _windows(self, text: str, emotion: str, sound: str, rng: np.random.Generator) -> list[list[tuple[int, float]]]:
+        """What each window of a turn holds: words in their order, the emotion where it speaks, the sound."""
+        words = self.written.encode(text)
+        # Words per window as with windows of 17 frames, and sometimes as with shorter ones.
+        density = rng.uniform(0.5, 1.3) if rng.random() < 0.7 else rng.uniform(1.3, 4.0)
+        count = int(np.clip(round(len(words) * density), 2, 50))
+        ahead = max(1, round(count * rng.uniform(0.2, 0.5))) if sound and rng.random() < 0.5 else 0
+        edges = np.cumsum(rng.uniform(0.3, 1.0, len(words)))
+        edges = np.concatenate([[0.0], edges / edges[-1]]) * count
+        weights = {"word": rng.uniform(0.5, 1.2), "emotion": rng.uniform(0.5, 1.5), "sound": rng.uniform(0.5, 1.5)}
+        missed = rng.uniform(0.0, 0.5)  # an expert does not hear everything in every window
+        feeling, heard = self.written.encode(f" {emotion}"), self.written.encode(f" {sound}") if sound else []
+        windows: list[list[tuple[int, float]]] = []
+        for number in range(-ahead, count):
+            window = []
+            if number >= 0:
+                covered = np.minimum(edges[1:], number + 1) - np.maximum(edges[:-1], number)
+                window += [(words[at], weights["word"] * covered[at] ** 0.5) for at in np.nonzero(covered > 0)[0]]
+                if rng.random() > missed or number == count - 1:
+                    window += [(token, weights["emotion"] * rng.uniform(0.5, 1.3)) for token in feeling]
+            if heard and (number < 0 or not ahead) and (rng.random() > missed or number in (-ahead, 0)):
+                window += [(token, weights["sound"] * rng.uniform(0.5, 1.3)) for token in heard]
+            windows.append(window)
+        return windows
+
+
+def draw_sentence(rng: np.random.Generator) -> tuple[str, str]:
+    """A noun and a neutral sentence with it, which is no script of the corpus."""
+    if rng.random() < 0.5:
+        noun, template = rng.choice(NOUNS), rng.choice(TEMPLATES)
+    else:
+        noun = rng.choice(CONTENT_WORDS if rng.random() < 0.7 else COMMON_WORDS)
+        template = rng.choice(OTHER_TEMPLATES)
+    return str(noun), str(template).format(noun)
+
+
+def _history(rng: np.random.Generator, gender: str) -> list[Turn]:
+    exchanges = [OPENINGS[rng.integers(len(OPENINGS))], FOLLOW_UPS[rng.integers(len(FOLLOW_UPS))]]
+    turns: list[Turn] = []
+    for question, answer in exchanges[: rng.integers(1, 3)]:
+        turns += [Turn("user", question), Turn("assistant", answer, Style(gender, *NEUTRAL))]
+    return turns
+
+
+def tokenizer_texts(count: int = 2000, seed: int = 0) -> Iterator[str]:
+    """What the tokenizer is trained on: sentences with directions, replies, and every word after a space."""
+    rng = np.random.default_rng(seed)
+    yield from default_texts()
+    for _ in range(count):
+        emotion, sound = str(rng.choice(EMOTIONS)), str(rng.choice(SOUND_NAMES))
+        noun, text = draw_sentence(rng)
+        yield stage_directions(text, emotion, sound if rng.random() < SOUND_SHARE else "")
+        yield reply(emotion, noun, sound, GENDERS[0])[1]
+        yield from (turn.text for turn in _history(rng, GENDERS[0]))
+    yield from (f" {word}" for word in (*VOCABULARY, *50 * (*SOUND_NAMES, *EMOTIONS)))
+
+
+def make_llama(tokenizer: Tokenizer, width: int, heads: int, layers: int) -> LlamaForCausalLM:
+    """An untrained Llama for `packed_hidden`."""
+    config = llama_config(tokenizer, width, heads, layers, intermediate_size=2 * width)
+    llm = LlamaForCausalLM._from_config(config, attn_implementation=PACKED)
+    nn.init.normal_(llm.model.embed_tokens.weight, std=EMBEDDING_STD)
+    return llm
+
+
+def learn_to_copy(llm: LlamaForCausalLM, steps: int, rng: np.random.Generator, report: Report) -> None:
+    """Random tokens, twice: from 2 to 8 at first, then up to 20.
+
+    Among dialogues alone, whose other tokens are so much easier to guess, copying is not learnt in 2,000 steps.
+    """
+    num_tokens = llm.config.vocab_size - len(SPECIAL_TOKENS)  # all of them: unused ones are a lesson of their own
+    between = torch.tensor([llm.config.eos_token_id])
+
+    def loss(step: int) -> Tensor:
+        rows, targets = [], []
+        for _ in range(32):
+            said = torch.from_numpy(rng.integers(0, num_tokens, size=rng.integers(2, 9 if step < 0.7 * steps else 21)))
+            rows.append(torch.cat([between, said, between, said]))
+            targets.append(torch.cat([torch.full((len(said) + 2,), IGNORE), said]))
+        return _loss(llm, [llm.model.embed_tokens(row) for row in rows], targets)
+
+    optimise(llm, loss, steps, 2e-3, report, "llama, copying", weight_decay=0.05)
+
+
+def learn_dialogues(
+    llm: LlamaForCausalLM, teacher: Teacher, steps: int, rng: np.random.Generator, report: Report
+) -> None:
+    """The assistant's turns of written and blended lessons."""
+
+    def loss(step: int) -> Tensor:
+        lessons = [teacher.lesson(rng) for _ in range(16)]
+        embeds = [embed(llm, lesson, NOISE * rng.random()) for lesson in lessons]
+        return _loss(llm, embeds, [torch.from_numpy(lesson.tokens.labels) for lesson in lessons])
+
+    optimise(llm, loss, steps, 2e-3, report, "llama, dialogues", weight_decay=0.05)
+
+
+def embed(llm: LlamaForCausalLM, lesson: Lesson, noise: float = 0.0) -> Tensor:
+    """(T, D) embeddings of a lesson, with sums where it is blended."""
+    table = llm.model.embed_tokens.weight
+    embeds: Tensor = llm.model.embed_tokens(torch.from_numpy(lesson.tokens.ids))
+    if not lesson.blends:
+        return embeds
+    columns: Sequence[Sequence[float]] = tuple(zip(*lesson.blends, strict=True))
+    positions, tokens, weights = torch.tensor(columns[0]), torch.tensor(columns[1]), torch.tensor(columns[2])
+    sums = torch.zeros_like(embeds).index_add(0, positions, table[tokens] * weights[:, None].to(table.dtype))
+    sums = sums + noise * table.detach().std() * torch.randn_like(sums)
+    blended = torch.zeros(len(embeds), 1, dtype=torch.bool)
+    blended[[position for slot in lesson.tokens.slots for position in range(slot.start, slot.start + slot.length)]] = (
+        True
+    )
+    return torch.where(blended, sums, embeds)
+
+
+def _loss(llm: LlamaForCausalLM, rows: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    lengths = torch.tensor([len(row) for row in rows])
+    starts = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    positions = torch.cat([torch.arange(len(row)) for row in rows])
+    hidden = packed_hidden(llm, torch.cat(list(rows)), positions, starts, int(lengths.max()))
+    wanted = torch.cat(list(labels))
+    targets = (wanted != IGNORE).nonzero()[:, 0]
+    return F.cross_entropy(llm.lm_head(hidden[targets - 1]), wanted[targets])
+
+
+@torch.no_grad()
+def score_llama(llm: LlamaForCausalLM, teacher: Teacher, kind: str, count: int, seed: int) -> dict[str, float]:
+    """Shares of `count` greedy replies to lessons of one kind with the right emotion, noun and sound."""
+    rng = np.random.default_rng(seed)
+    lessons = [teacher.lesson(rng, kind, echo_share=0.0, generation=True) for _ in range(count)]
+    hits: dict[str, list[bool]] = {"emotion": [], "noun": [], "sound": []}
+    for first in range(0, count, 20):
+        group = lessons[first : first + 20]
+        written = Session(llm).reply([embed(llm, lesson) for lesson in group], 48, teacher.written.stop_id)
+        for lesson, ids in zip(group, written, strict=True):
+            answer = teacher.written.parse(teacher.written.decode(ids))
+            hits["emotion"].append(answer.style is not None and answer.style.emotion == lesson.reply.style.emotion)
+            hits["noun"].append(f" {lesson.noun}" in answer.text)
+            if lesson.sound:
+                hits["sound"].append(f"hear the {lesson.sound}" in answer.text)
+    return {name: float(np.mean(right)) for name, right in hits.items()}

@@ -1,4 +1,4 @@
-"""What the experts are trained on: speech in every emotion, over sounds, with the labels the synthesiser gives for free.
+"""What the experts hear: speech in every emotion, over sounds, with the labels that the synthesiser gives for free.
 
 The experts meet no sentence of the corpus (its words come in random order or with other nouns) and none of its unseen
 voices, so that what they know of the tests is what any pretrained expert would.
@@ -75,8 +75,8 @@ def speak_randomly(
     Raises:
         EspeakError: see `Espeak.say`.
     """
-    voice = voices[rng.integers(len(voices))]
-    words, emotion = _sentence(rng), EMOTIONS[rng.integers(len(EMOTIONS))]
+    voice = voices[int(rng.integers(len(voices)))]
+    words, emotion = draw_words(rng), EMOTIONS[rng.integers(len(EMOTIONS))]
     utterance = speak(espeak, " ".join(words), voice, emotion, rng)
     pcm, sound = utterance.pcm, ""
     if rng.random() < SOUND_SHARE:
@@ -96,7 +96,7 @@ def speak_randomly(
     return Spoken(np.round(pcm * 32767).astype(np.int16), tuple(phones), tuple(spoken), sounds, emotion)
 
 
-def _sentence(rng: np.random.Generator) -> list[str]:
+def draw_words(rng: np.random.Generator) -> list[str]:
     """Words in random order, every other time words of the corpus only; or a template of it with a noun it lacks."""
     kind = rng.random()
     if kind < 0.3:

@@ -5,6 +5,7 @@ and `index.jsonl` (for each piece of audio its first row and its rows). A piece 
 bytes and its place in it, so a file that moves keeps its features and a file that changes loses them.
 """
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,8 @@ class FeatureKey:
 class FeatureWriter:
     """Adds the frames of one expert to its folder; goes on where an interrupted writer stopped.
 
+    One writer at a time: a second one, of another run say, waits for the first and finds its frames done.
+
     Raises:
         DataError: `foreign_features` where the folder holds something else.
     """
@@ -67,6 +70,8 @@ class FeatureWriter:
         self.key = key
         self._folder = key.folder(root)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         described = self._folder / "key.json"
         if described.exists():
             _check_key(self._folder, key)
@@ -113,6 +118,7 @@ class FeatureWriter:
         """Close the files; every piece added is readable."""
         self._frames.close()
         self._lines.close()
+        self._lock.close()
 
     def __enter__(self) -> "FeatureWriter":
         return self

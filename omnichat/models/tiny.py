@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -236,7 +236,7 @@ def write_llama(folder: Path | str, llm: LlamaForCausalLM) -> None:
     state = llm.state_dict()
     if config.tie_word_embeddings:  # one tensor under two names; transformers stores the first
         del state["lm_head.weight"]
-    save_file(_half(state), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(_half(state), metadata={"format": "pt"}))
 
 
 def write_tokenizer(folder: Path | str, texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -55,7 +55,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
 
         # 2. data: everything is read and counted before a weight is loaded
         prompt = build.build_prompt(config)
-        features = fill_feature_store(config) if config.data.features == "cached" else None
+        cached = config.data.features == "cached" and config.data.input != "text"  # text is not heard
+        features = fill_feature_store(config) if cached else None
         data = build.build_data(config, prompt, features, first_step)
         stream = data.dataset.fingerprint()
         if start is not None and config.resume == "auto" and start.state["stream"] != stream:

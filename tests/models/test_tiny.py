@@ -85,7 +85,12 @@ def test_trained_nets_come_back(tmp_path: Path) -> None:
     waves, lengths = torch.randn(1, 8000), torch.tensor([8000])
     for name, net in nets.items():
         options = {"context": "trim"} if name == "whisper" else {}
-        torch.testing.assert_close(load_encoder(name, tmp_path / name, **options)(waves, lengths)[0], net.eval()(waves, lengths)[0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            load_encoder(name, tmp_path / name, **options)(waves, lengths)[0],
+            net.eval()(waves, lengths)[0],
+            atol=1e-3,
+            rtol=0,
+        )
     stored = torch.load(tmp_path / "emotion2vec" / "model.pt", weights_only=True)["model"]
     torch.testing.assert_close(stored["proj.weight"], classifier.weight.detach().half())
     assert torch.load(tmp_path / "beats", weights_only=True)["label_dict"] == {0: "rain", 1: "dog", 2: "bell"}

@@ -1,6 +1,6 @@
 """Upstream's files saved again as safetensors and JSON, which nothing needs to be trusted to read.
 
-`python -m omnichat.models.encoders.converted NAME SRC OUT` writes OUT/encoder.json (what kind of network, its sizes) and
+`python -m omnichat.models.encoders.converted NAME SRC OUT` writes OUT/encoder.json (the kind of network, its sizes) and
 OUT/encoder.safetensors (only what gives frames, float32); `load_encoder(NAME, OUT)` reads them.
 """
 
