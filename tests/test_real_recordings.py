@@ -61,12 +61,12 @@ def test_the_recordings_are_as_different_as_they_should_be(trained: tuple[str, P
 
 
 def test_one_training_step(trained: tuple[str, Path, Path]) -> None:
-    """The step's loss is that of a random model: near log(vocabulary), and finite."""
+    """The step's loss is that of a random model: about a uniform guess's, more where random logits are sure of it."""
     _, _, run_dir = trained
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     step = next(line for line in lines if "loss/total" in line)
     vocabulary = build.build_prompt(load_run(run_dir).config).tokenizer.get_vocab_size()
-    assert step["loss/total"] == pytest.approx(math.log(vocabulary), rel=0.1)
+    assert 0.9 < step["loss/total"] / math.log(vocabulary) < 1.5
     assert step["data/alpha_realised"] == 0
 
 
