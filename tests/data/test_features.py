@@ -1,6 +1,7 @@
 """Cached features: the same numbers as live ones after rounding, and never those of something else."""
 
 import pickle
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,3 +190,21 @@ def test_a_dataset_reads_features_instead_of_audio(made_up: Path, tmp_path: Path
     assert values[:, 0, 0].tolist() == [(3, 8)[owner] for owner in batch.clip_dialogues]
     counts = [len(live[number].tokens.slots) for number in (3, 8)]
     assert lengths.tolist() == [10 + place for count in counts for place in range(count)]
+
+
+def test_a_second_writer_waits_for_the_first(tmp_path: Path, clip: AudioRef) -> None:
+    """Two runs that fill one folder at once would write over each other's frames, and both would train on a mix-up."""
+    opened, found = threading.Event(), []
+
+    def second() -> None:
+        with FeatureWriter(tmp_path, KEY) as writer:
+            opened.set()
+            found.append(writer.has(clip))
+
+    with FeatureWriter(tmp_path, KEY) as first:
+        other = threading.Thread(target=second)
+        other.start()
+        assert not opened.wait(0.3)
+        first.add(clip, [frames(50)])
+    other.join(timeout=30)
+    assert found == [True]
