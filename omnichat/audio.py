@@ -4,8 +4,10 @@ All lengths are in samples at 16 kHz. Frames come at 50 a second, windows hold 1
 0.34 s, SALMONN's `second_per_window` of 0.333 s rounded to frames.
 """
 
+import io
 import os
 import stat
+from dataclasses import replace
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
@@ -57,29 +59,38 @@ def audio_ref(path: Path | str) -> AudioRef:
     Raises:
         DataError: see `load_audio`.
     """
-    frames, rate = _header(str(path))
-    return AudioRef(str(path), _at_16k(frames, rate))
+    ref = AudioRef(str(path), 0)
+    return replace(ref, num_samples=stored_samples(ref))
+
+
+def stored_samples(ref: AudioRef) -> int:
+    """Samples at 16 kHz of the whole audio file behind a reference, by its header.
+
+    Raises:
+        DataError: see `load_audio`.
+    """
+    return _at_16k(*_header(ref))
 
 
 def load_audio(ref: AudioRef) -> NDArray[np.float32]:
-    """The referenced stretch as a (num_samples,) float32 waveform at 16 kHz, channels averaged.
+    """The referenced stretch as a (num_samples,) float32 waveform at 16 kHz, channels averaged or one of them taken.
 
     Samples beyond +-1 (float files) are kept: clipping them would be a silent change of the data.
 
     Raises:
-        DataError: `no_file`, `unreadable`, `empty`, `too_many_channels`, `truncated` (fewer samples than the
-            reference promises), `not_finite` or `too_short`; always with the path.
+        DataError: `no_file`, `unreadable`, `empty`, `too_many_channels`, `no_channel`, `truncated` (fewer samples than
+            the reference promises), `not_finite` or `too_short`; always with the path.
     """
     if ref.num_samples < MIN_SAMPLES:
         message = f"{ref.num_samples} samples at 16 kHz give no frame; at least {MIN_SAMPLES} are needed"
         raise DataError("too_short", message, ref.path)
-    frames, rate = _header(ref.path)
+    frames, rate = _header(ref)
     # Resampling needs neighbours on both sides, and a first file sample that falls on a sample at 16 kHz: one in
     # between would shift the wave by part of a sample. `grid` file samples last as long as whole samples at 16 kHz.
     grid, margin = rate // gcd(rate, SAMPLE_RATE), 0 if rate == SAMPLE_RATE else rate // 10
     first = max(0, ref.start * rate // SAMPLE_RATE - margin) // grid * grid
     stop = min(frames, -(-(ref.start + ref.num_samples) * rate // SAMPLE_RATE) + margin)
-    wave = _decode(ref.path, first, stop) if first < stop else np.zeros(0, dtype=np.float32)
+    wave = _decode(ref, first, stop) if first < stop else np.zeros(0, dtype=np.float32)
     if rate != SAMPLE_RATE:
         wave = soxr.resample(wave, rate, SAMPLE_RATE)
     wave = wave[ref.start - first * SAMPLE_RATE // rate :]
@@ -92,10 +103,33 @@ def load_audio(ref: AudioRef) -> NDArray[np.float32]:
     return np.ascontiguousarray(wave, dtype=np.float32)
 
 
-def _decode(path: str, first: int, stop: int) -> NDArray[np.float32]:
-    """File samples [first, stop) at the file's own rate, channels averaged."""
+def file_bytes(ref: AudioRef) -> bytes:
+    """The whole audio file behind a reference, as it was encoded.
+
+    Raises:
+        DataError: `no_file`, or `truncated` where the shard ends before the file does.
+    """
     try:
-        samples, _ = soundfile.read(path, start=first, stop=stop, dtype="float32", always_2d=True)
+        with open(ref.path, "rb") as file:
+            file.seek(ref.offset)
+            content = file.read(ref.size or -1)
+    except (OSError, ValueError) as error:
+        raise DataError("no_file", f"cannot be read ({error}); check the store's root", ref.path) from None
+    if ref.size and len(content) != ref.size:
+        message = f"ends within the audio at byte {ref.offset}; copy the shard again"
+        raise DataError("truncated", message, ref.path)
+    return content
+
+
+def _opened(ref: AudioRef) -> str | io.BytesIO:
+    return io.BytesIO(file_bytes(ref)) if ref.size else ref.path
+
+
+def _decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
+    """File samples [first, stop) at the file's own rate, channels averaged or one of them taken."""
+    path = ref.path
+    try:
+        samples, _ = soundfile.read(_opened(ref), start=first, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         message = f"cannot be decoded ({error}); convert it to WAV or FLAC again"
         raise DataError("unreadable", message, path) from None
@@ -104,6 +138,11 @@ def _decode(path: str, first: int, stop: int) -> NDArray[np.float32]:
         raise DataError("truncated", message, path)
     if not np.isfinite(samples).all():
         raise DataError("not_finite", "holds NaN or infinite samples; render the file again", path)
+    if ref.channel is not None:
+        if ref.channel >= samples.shape[1]:
+            message = f"channel {ref.channel} is asked for, the file has {samples.shape[1]} (counted from 0)"
+            raise DataError("no_channel", message, path)
+        samples = samples[:, ref.channel, None]
     wave: NDArray[np.float32] = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     return wave
 
@@ -112,22 +151,24 @@ def _at_16k(frames: int, rate: int) -> int:
     return round(frames * SAMPLE_RATE / rate)
 
 
-def _header(path: str) -> tuple[int, int]:
+def _header(ref: AudioRef) -> tuple[int, int]:
     """Samples (at the file's own rate) and rate."""
+    path = ref.path
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
         raise DataError("no_file", "no such audio file; check the store's root and the manifest's path", path)
-    return _read_header(path, status.st_size, status.st_mtime_ns)
+    return _read_header(AudioRef(path, 0, offset=ref.offset, size=ref.size), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=65_536)
-def _read_header(path: str, size: int, changed: int) -> tuple[int, int]:
+def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int]:
     # Size and time of change are part of the key: a file that was replaced is read again.
+    path = ref.path
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(_opened(ref))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError("unreadable", f"not an audio file that libsndfile reads ({error})", path) from None
     if info.frames == 0:

@@ -5,6 +5,7 @@ Standard library only, so that every other module, and every tool, can import it
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -82,21 +83,39 @@ class AudioRef:
     """A stretch of an audio file, counted in samples at 16 kHz whatever the file's own rate.
 
     The length is known without decoding, so that audio slots can be counted before any audio is read.
+
+    Attributes:
+        path: the file, or the store's shard that holds the file's bytes.
+        num_samples: of the stretch, at 16 kHz.
+        start: of the stretch, at 16 kHz.
+        channel: the one that is heard; None averages all. A telephone recording has a speaker on each.
+        offset: where the audio file begins within `path`, in bytes.
+        size: bytes of the audio file; 0 where `path` is the audio file itself.
+        sha256: of the audio file's bytes, where it is known.
     """
 
     path: str
     num_samples: int
     start: int = 0
+    channel: int | None = None
+    offset: int = 0
+    size: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn. A user turn is heard (`audio`), an assistant turn is read (`style` and `text`)."""
+    """One turn. A user turn is heard (`audio`), an assistant turn is read (`style` and `text`).
+
+    `meta` is what its corpus says of it beyond that (its own emotion label, when it was interrupted): used for splits
+    and reports, never shown to the model.
+    """
 
     role: Role
     text: str
     style: Style = Style()
     audio: AudioRef | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +170,10 @@ def check_dialogue(dialogue: Dialogue) -> None:
 def _turn_from(record: Any, root: Path | None) -> Turn:
     if not isinstance(record, dict):
         raise DataError("wrong_type", f"a turn must be an object, got {type(record).__name__}")
-    unknown = sorted(set(record) - {"role", "text", "style", "audio"})
+    unknown = sorted(set(record) - {"role", "text", "style", "audio", "meta"})
     if unknown:
-        raise DataError("unknown_key", f"unknown key(s) {', '.join(unknown)}; a turn has role, text, style, audio")
+        message = f"unknown key(s) {', '.join(unknown)}; a turn has role, text, style, audio, meta"
+        raise DataError("unknown_key", message)
     style = record.get("style")
     style = {} if style is None else style
     if not isinstance(style, dict) or set(style) - set(STYLE_FIELDS):
@@ -162,22 +182,30 @@ def _turn_from(record: Any, root: Path | None) -> Turn:
     text = record.get("text", "")
     if not isinstance(text, str):
         raise DataError("wrong_type", f"text must be a string, got {type(text).__name__}")
-    return Turn(record.get("role", ""), text, Style(**style), _audio_from(record.get("audio"), root))
+    meta = record.get("meta", {})
+    if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
+        raise DataError("wrong_type", f"meta must be an object of strings, got {meta!r}")
+    return Turn(record.get("role", ""), text, Style(**style), _audio_from(record.get("audio"), root), meta)
 
 
 def _audio_from(record: Any, root: Path | None) -> AudioRef | None:
     if record is None:
         return None
-    if not isinstance(record, dict) or set(record) - {"path", "num_samples", "start"}:
-        raise DataError("wrong_type", f"audio must be an object with path, num_samples and start only, got {record!r}")
-    path = record.get("path")
+    known = {"path", "num_samples", "start", "channel", "sha256"}
+    if not isinstance(record, dict) or set(record) - known:
+        raise DataError("wrong_type", f"audio must be an object with {', '.join(sorted(known))} only, got {record!r}")
+    path, channel, sha256 = record.get("path"), record.get("channel"), record.get("sha256", "")
     counts = {"num_samples": record.get("num_samples"), "start": record.get("start", 0)}
     if not isinstance(path, str) or not path or "\0" in path:
         raise DataError("wrong_type", f"audio.path must be the path of a file, got {path!r}")
     for name, count in counts.items():
         if type(count) is not int or not 0 <= count < MAX_SAMPLES:
             raise DataError("wrong_type", f"audio.{name} must be a count of samples at 16 kHz, got {count!r}")
-    return AudioRef(path if root is None else _inside(root, path), **counts)
+    if channel is not None and (type(channel) is not int or channel < 0):
+        raise DataError("wrong_type", f"audio.channel must be the number of a channel from 0, got {channel!r}")
+    if not isinstance(sha256, str) or (sha256 and not re.fullmatch("[0-9a-f]{64}", sha256)):
+        raise DataError("wrong_type", f"audio.sha256 must be 64 hexadecimal digits, got {sha256!r}")
+    return AudioRef(path if root is None else _inside(root, path), **counts, channel=channel, sha256=sha256)
 
 
 def _inside(root: Path, path: str) -> str:
@@ -234,14 +262,18 @@ def dialogue_to_json(dialogue: Dialogue, root: Path | None = None) -> str:
     """One JSONL line; audio paths below `root` are written relative to it."""
 
     def audio(ref: AudioRef) -> dict[str, Any]:
+        if ref.size:
+            raise ValueError(f"{ref.path}: audio inside a shard has no JSONL form; write it out as a file first")
         path = Path(ref.path)
         shown = path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else str(path)
-        return {"path": shown, "num_samples": ref.num_samples} | ({"start": ref.start} if ref.start else {})
+        rest = {"start": ref.start or None, "channel": ref.channel, "sha256": ref.sha256 or None}
+        return {"path": shown, "num_samples": ref.num_samples} | {k: v for k, v in rest.items() if v is not None}
 
     turns = [
         {"role": turn.role, "text": turn.text}
         | ({"style": turn.style.known()} if turn.style.known() else {})
         | ({"audio": audio(turn.audio)} if turn.audio is not None else {})
+        | ({"meta": dict(turn.meta)} if turn.meta else {})
         for turn in dialogue.turns
     ]
     record = {"id": dialogue.id, "source": dialogue.source, "scene": dict(dialogue.scene), "turns": turns}

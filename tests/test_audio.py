@@ -1,5 +1,6 @@
 """The time base and the reading of audio files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from omnichat.audio import PIECE, audio_ref, load_audio, num_frames, num_windows, pieces
+from omnichat.audio import PIECE, audio_ref, load_audio, num_frames, num_windows, pieces, stored_samples
 from omnichat.dialogue import AudioRef, DataError
 
 SECOND = 16_000
@@ -72,6 +73,30 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     wave = noise(SECOND, 2)
     loaded = load_audio(audio_ref(write(tmp_path / "a.wav", wave)))
     np.testing.assert_allclose(loaded, wave.mean(axis=1), atol=1e-7)
+
+
+def test_one_channel_is_taken_where_it_is_named(tmp_path: Path) -> None:
+    """Both speakers of a telephone recording heard at once would teach nothing of who says what."""
+    wave = noise(SECOND, 2)
+    ref = replace(audio_ref(write(tmp_path / "a.wav", wave)), channel=1)
+    assert np.array_equal(load_audio(ref), wave[:, 1])
+    with pytest.raises(DataError, match=r"channel 2 .* the file has 2 .*\[no_channel\]"):
+        load_audio(replace(ref, channel=2))
+
+
+@pytest.mark.parametrize("rate", [SECOND, 44_100])
+def test_a_file_inside_a_shard_is_read_as_if_it_lay_alone(rate: int, tmp_path: Path) -> None:
+    """A stretch of it, too; and a shard that ends within it is named."""
+    alone = write(tmp_path / "a.flac", noise(2 * rate), rate, "PCM_16")
+    content = Path(alone).read_bytes()
+    shard = tmp_path / "shard.bin"
+    shard.write_bytes(b"x" * 13 + content + content[:100])
+    ref = replace(audio_ref(alone), num_samples=9_000, start=700)
+    inside = replace(ref, path=str(shard), offset=13, size=len(content))
+    assert np.array_equal(load_audio(inside), load_audio(ref))
+    assert stored_samples(inside) == 2 * SECOND
+    with pytest.raises(DataError, match=r"shard.bin: ends within .*\[truncated\]"):
+        load_audio(replace(inside, offset=200))
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100, 48_000])

@@ -26,7 +26,12 @@ RECORD = {
     "source": "tests",
     "scene": {"scenario": "rain"},
     "turns": [
-        {"role": "user", "text": "hi", "audio": {"path": "audio/a.wav", "num_samples": 1600, "start": 5}},
+        {
+            "role": "user",
+            "text": "hi",
+            "audio": {"path": "audio/a.wav", "num_samples": 1600, "start": 5, "channel": 1, "sha256": "ab" * 32},
+            "meta": {"emotion": "curious"},
+        },
         {"role": "assistant", "text": "hello", "style": {"gender": "female", "emotion": "happy"}},
     ],
 }
@@ -49,7 +54,13 @@ def test_a_dialogue_survives_the_trip_through_jsonl(tmp_path: Path) -> None:
     dialogue = Dialogue(
         "ü1",
         (
-            Turn("user", "早", Style(emotion="sad"), AudioRef(str(tmp_path / "audio" / "a b.wav"), 1600, 40)),
+            Turn(
+                "user",
+                "早",
+                Style(emotion="sad"),
+                AudioRef(str(tmp_path / "audio" / "a b.wav"), 1600, 40, 1, sha256="0f" * 32),
+                {"emotion": "weary"},
+            ),
             Turn("assistant", "line\nbreak \u2028", Style("male", "happy", "slow", "low")),
         ),
         "tests",
@@ -65,7 +76,7 @@ def test_a_dialogue_survives_the_trip_through_jsonl(tmp_path: Path) -> None:
 def test_audio_is_found_beside_the_manifest(tmp_path: Path) -> None:
     """A store that was moved must still find its audio."""
     dialogue = dialogue_from_json(line(), tmp_path)
-    assert dialogue.turns[0].audio == AudioRef(str(tmp_path / "audio/a.wav"), 1600, 5)
+    assert dialogue.turns[0].audio == AudioRef(str(tmp_path / "audio/a.wav"), 1600, 5, 1, sha256="ab" * 32)
     assert dialogue_from_json(dialogue_to_json(dialogue, tmp_path), tmp_path) == dialogue
 
 
@@ -114,7 +125,10 @@ FAULTS = [
     (with_turn(0, audio={"path": "a.wav", "num_samples": True}), "wrong_type", "turn 0: audio.num_samples"),
     (with_turn(0, audio={"path": "a.wav", "num_samples": -1}), "wrong_type", "turn 0: audio.num_samples"),
     (with_turn(0, audio={"path": "a.wav", "num_samples": 10**30}), "wrong_type", "turn 0: audio.num_samples"),
-    (with_turn(0, audio={"path": "a.wav", "num_samples": 1, "begin": 2}), "wrong_type", "num_samples and start only"),
+    (with_turn(0, audio={"path": "a.wav", "num_samples": 1, "begin": 2}), "wrong_type", "sha256, start only"),
+    (with_turn(0, audio={"path": "a.wav", "num_samples": 1, "channel": -1}), "wrong_type", "audio.channel"),
+    (with_turn(0, audio={"path": "a.wav", "num_samples": 1, "sha256": "F" * 64}), "wrong_type", "audio.sha256"),
+    (with_turn(0, meta={"start": 1.5}), "wrong_type", "meta must be an object of strings"),
 ]
 
 

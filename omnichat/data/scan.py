@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omnichat.audio import SAMPLE_RATE, audio_ref, load_audio
+from omnichat.audio import SAMPLE_RATE, load_audio, stored_samples
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue
 from omnichat.prompt import Prompt, Tokens
@@ -105,7 +105,7 @@ def check_audio(ref: AudioRef, decode: bool = False) -> None:
     if decode:
         load_audio(ref)
         return
-    there = audio_ref(ref.path).num_samples
+    there = stored_samples(ref)
     if ref.start + ref.num_samples > there + 2:  # resampling may round a length by a sample
         message = (
             f"{ref.num_samples} samples at 16 kHz from {ref.start} are asked for, the file holds {there}; copy it again"
