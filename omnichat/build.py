@@ -144,10 +144,7 @@ def build_data(
         _report(name, part)
     weights = alpha_weights(data.alpha, "synthetic" in sources, "real" in sources)
     dataset = DialogueDataset(sources, weights, prompt, config.seed, features)
-    val = [
-        StoreDataset(part.store, prompt, features, rows=part.rows[: settings.validation_dialogues])
-        for part in held_out.values()
-    ]
+    val = [_held_out(part, prompt, features, settings.validation_dialogues) for part in held_out.values()]
     return DialogueModule(
         dataset,
         settings.dialogues_per_step,
@@ -169,8 +166,14 @@ def eval_examples(
     """
     part = scan(Store(locate(str(path))), prompt, config.data.overlong)
     raise_faults(part.faults)
-    dataset = StoreDataset(part.store, prompt, features, generation=True, rows=part.rows[:limit])
+    dataset = _held_out(part, prompt, features, limit, generation=True)
     return [dataset.dialogue(n) for n in range(len(dataset))], [dataset[n] for n in range(len(dataset))]
+
+
+def _held_out(
+    part: Scan, prompt: Prompt, features: FeatureReader | None, limit: int | None, generation: bool = False
+) -> StoreDataset:
+    return StoreDataset(part.store, prompt, features, generation, part.rows[:limit], part.first_turns[:limit])
 
 
 def _report(name: str, part: Scan) -> None:
@@ -179,6 +182,10 @@ def _report(name: str, part: Scan) -> None:
         if part.dropped
         else ""
     )
+    if len(shortened := np.flatnonzero(part.first_turns)):
+        named = ", ".join(part.store.place(int(part.rows[place])) for place in shortened[:5])
+        turns = int(part.first_turns.sum())
+        dropped += f"; {len(shortened)} too long, without their oldest turns ({turns} in all): {named}"
     print(
         f"{name}: {len(part.rows):,} dialogues, {float(part.seconds.sum()) / 3600:.2f} h heard, "
         f"{int(np.sum(part.lengths)):,} tokens, {int(np.sum(part.targets)):,} of them targets{dropped}",

@@ -126,7 +126,7 @@ class DataConfig(Section):
     system: str
     loss_on_first: bool
     max_tokens: Positive
-    overlong: Literal["error", "drop_dialogue"]
+    overlong: Literal["error", "drop_oldest_turns", "drop_dialogue"]
     features: Literal["live", "cached"]
     features_dir: Text | None
     num_workers: Count

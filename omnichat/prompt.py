@@ -162,7 +162,7 @@ class Prompt:
         if self.max_tokens is not None and len(out.ids) > self.max_tokens:
             message = (
                 f"renders to {len(out.ids)} tokens, the limit is {self.max_tokens}; "
-                "raise max_tokens, shorten the dialogue, or set overlong=drop_dialogue"
+                "raise max_tokens, or set overlong=drop_oldest_turns or overlong=drop_dialogue"
             )
             raise DataError("too_long", message, f"dialogue {dialogue.id!r}")
         return out.tokens()

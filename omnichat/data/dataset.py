@@ -11,6 +11,7 @@ from omnichat.audio import load_audio, pieces
 from omnichat.batch import Example
 from omnichat.data.features import FeatureReader
 from omnichat.data.mixture import Mixture
+from omnichat.data.overlong import without_oldest
 from omnichat.data.scan import Scan, raise_faults
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError, Dialogue
@@ -53,6 +54,7 @@ class StoreDataset:
         features: cached features to read instead of audio.
         generation: whether examples end at the header of the last assistant turn.
         rows: the dialogues to take; all of them by default.
+        first_turns: of each of these, how many turns are left out at its start; none by default.
     """
 
     def __init__(
@@ -62,18 +64,20 @@ class StoreDataset:
         features: FeatureReader | None = None,
         generation: bool = False,
         rows: Sequence[int] | NDArray[np.int64] | None = None,
+        first_turns: NDArray[np.int32] | None = None,
     ) -> None:
         self.store = store if isinstance(store, Store) else Store(store)
         self.prompt, self.features, self.generation = prompt, features, generation
         self.rows = np.arange(len(self.store)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.first_turns = np.zeros(len(self.rows), dtype=np.int32) if first_turns is None else first_turns
 
     def __len__(self) -> int:
         """Number of dialogues."""
         return len(self.rows)
 
     def dialogue(self, number: int) -> Dialogue:
-        """The dialogue behind an example."""
-        return self.store[int(self.rows[number])]
+        """The dialogue behind an example, as far as it is shown to the model."""
+        return without_oldest(self.store[int(self.rows[number])], int(self.first_turns[number]))
 
     def __getitem__(self, number: int) -> Example:
         """An example; its source is the corpus the dialogue names."""
@@ -122,7 +126,7 @@ class DialogueDataset:
     def __getitem__(self, index: int) -> Example:
         """The example at an index of the stream."""
         name, part, place = self._draw(index)
-        dialogue = part.store[int(part.rows[place])]
+        dialogue = without_oldest(part.store[int(part.rows[place])], int(part.first_turns[place]))
         return make_example(dialogue, self.prompt, self.features, source=name, index=index)
 
     def lengths(self, indices: Sequence[int]) -> list[int]:
@@ -134,10 +138,11 @@ class DialogueDataset:
         return sum(int(part.targets[place]) for _, part, place in map(self._draw, indices))
 
     def fingerprint(self) -> str:
-        """A short hash of all that the stream depends on: sizes, weights, seed, and what the scans left out."""
+        """A short hash of all that the stream depends on: sizes, weights, seed, and the scans' choices."""
         digest = hashlib.sha256(self.mixture.fingerprint().encode())
         for name, part in sorted(self.scans.items()):
-            digest.update(name.encode() + part.rows.tobytes() + part.lengths.tobytes())
+            columns = (part.rows, part.lengths, part.first_turns)
+            digest.update(name.encode() + b"".join(column.tobytes() for column in columns))
         return digest.hexdigest()[:16]
 
     def _draw(self, index: int) -> tuple[str, Scan, int]:

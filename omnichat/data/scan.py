@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE, load_audio, stored_samples
+from omnichat.data.overlong import OVERLONG, Overlong, shorten
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue
 from omnichat.prompt import Prompt, Tokens
 
-Overlong = Literal["error", "drop_dialogue"]
-OVERLONG: tuple[Overlong, ...] = ("error", "drop_dialogue")
 SHOWN = 20
 
 
@@ -27,6 +25,7 @@ class Scan:
         lengths: (R,) int32, tokens of each.
         targets: (R,) int32, tokens of each that count in the loss.
         seconds: (R,) float32, audio of each that is heard.
+        first_turns: (R,) int32, turns that each leaves out at its start to be within the limit; mostly 0.
         faults: what is broken, in the order of the file.
         dropped: dialogues over the limit that the policy leaves out, each named.
     """
@@ -36,6 +35,7 @@ class Scan:
     lengths: NDArray[np.int32]
     targets: NDArray[np.int32]
     seconds: NDArray[np.float32]
+    first_turns: NDArray[np.int32]
     faults: tuple[DataError, ...]
     dropped: tuple[DataError, ...]
 
@@ -46,12 +46,12 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     Args:
         store: the dialogues.
         prompt: renders them; its `max_tokens` is the limit.
-        overlong: whether a dialogue over the limit is a fault or is left out and named.
+        overlong: whether a dialogue over the limit is a fault, loses its oldest rounds, or is left out and named.
         decode: decode all audio too, which finds broken and non-finite samples behind a sound header.
     """
     if overlong not in OVERLONG:
         raise ValueError(f"overlong {overlong!r} is not one of {', '.join(OVERLONG)}")
-    usable: list[tuple[int, int, int, float]] = []
+    usable: list[tuple[int, int, int, float, int]] = []
     faults: list[DataError] = []
     dropped: list[DataError] = []
     first_rows: dict[str, int] = {}
@@ -64,19 +64,20 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
                 raise DataError("duplicate_id", message, store.place(row))
             if prompt.input != "text":
                 _check_audio(dialogue, store.place(row), decode)
-            tokens = _render(prompt, dialogue, store.place(row))
+            first_turn, tokens = _render(prompt, dialogue, store.place(row), overlong)
         except DataError as error:
             (dropped if error.reason == "too_long" and overlong == "drop_dialogue" else faults).append(error)
             continue
         seconds = sum(slot.audio.num_samples for slot in tokens.slots) / SAMPLE_RATE
-        usable.append((row, len(tokens.ids), tokens.num_targets, seconds))
-    columns = list(zip(*usable, strict=True)) or [(), (), (), ()]
+        usable.append((row, len(tokens.ids), tokens.num_targets, seconds, first_turn))
+    columns = list(zip(*usable, strict=True)) or [(), (), (), (), ()]
     return Scan(
         store,
         rows=np.array(columns[0], dtype=np.int64),
         lengths=np.array(columns[1], dtype=np.int32),
         targets=np.array(columns[2], dtype=np.int32),
         seconds=np.array(columns[3], dtype=np.float32),
+        first_turns=np.array(columns[4], dtype=np.int32),
         faults=tuple(faults),
         dropped=tuple(dropped),
     )
@@ -122,8 +123,8 @@ def _check_audio(dialogue: Dialogue, place: str, decode: bool) -> None:
                 raise error.at(f"{place}: dialogue {dialogue.id!r}: turn {number}") from None
 
 
-def _render(prompt: Prompt, dialogue: Dialogue, place: str) -> Tokens:
+def _render(prompt: Prompt, dialogue: Dialogue, place: str, overlong: Overlong) -> tuple[int, Tokens]:
     try:
-        return prompt.render(dialogue)
+        return shorten(dialogue, prompt) if overlong == "drop_oldest_turns" else (0, prompt.render(dialogue))
     except DataError as error:
         raise error.at(place) from None
