@@ -85,12 +85,8 @@ def load_audio(ref: AudioRef) -> NDArray[np.float32]:
         message = f"{ref.num_samples} samples at 16 kHz give no frame; at least {MIN_SAMPLES} are needed"
         raise DataError("too_short", message, ref.path)
     frames, rate = _header(ref)
-    # Resampling needs neighbours on both sides, and a first file sample that falls on a sample at 16 kHz: one in
-    # between would shift the wave by part of a sample. `grid` file samples last as long as whole samples at 16 kHz.
-    grid, margin = rate // gcd(rate, SAMPLE_RATE), 0 if rate == SAMPLE_RATE else rate // 10
-    first = max(0, ref.start * rate // SAMPLE_RATE - margin) // grid * grid
-    stop = min(frames, -(-(ref.start + ref.num_samples) * rate // SAMPLE_RATE) + margin)
-    wave = _decode(ref, first, stop) if first < stop else np.zeros(0, dtype=np.float32)
+    first, stop = file_span(ref)
+    wave = decode(ref, first, stop) if first < stop else np.zeros(0, dtype=np.float32)
     if rate != SAMPLE_RATE:
         wave = soxr.resample(wave, rate, SAMPLE_RATE)
     wave = wave[ref.start - first * SAMPLE_RATE // rate :]
@@ -101,6 +97,21 @@ def load_audio(ref: AudioRef) -> NDArray[np.float32]:
         raise DataError("truncated", message, ref.path)
     wave = np.pad(wave, (0, missing)) if missing > 0 else wave[: ref.num_samples]
     return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def file_span(ref: AudioRef) -> tuple[int, int]:
+    """File samples [first, stop), at the file's own rate, that `load_audio` reads for a stretch.
+
+    Raises:
+        DataError: see `load_audio`.
+    """
+    frames, rate = _header(ref)
+    # Resampling needs neighbours on both sides, and a first file sample that falls on a sample at 16 kHz: one in
+    # between would shift the wave by part of a sample. `grid` file samples last as long as whole samples at 16 kHz.
+    grid, margin = rate // gcd(rate, SAMPLE_RATE), 0 if rate == SAMPLE_RATE else rate // 10
+    first = max(0, ref.start * rate // SAMPLE_RATE - margin) // grid * grid
+    stop = min(frames, -(-(ref.start + ref.num_samples) * rate // SAMPLE_RATE) + margin)
+    return first, stop
 
 
 def file_bytes(ref: AudioRef) -> bytes:
@@ -121,15 +132,20 @@ def file_bytes(ref: AudioRef) -> bytes:
     return content
 
 
-def _opened(ref: AudioRef) -> str | io.BytesIO:
+def opened(ref: AudioRef) -> str | io.BytesIO:
+    """The audio file behind a reference, as `soundfile` takes it."""
     return io.BytesIO(file_bytes(ref)) if ref.size else ref.path
 
 
-def _decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
-    """File samples [first, stop) at the file's own rate, channels averaged or one of them taken."""
+def decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
+    """(stop - first,) file samples at the file's own rate, channels averaged or one of them taken.
+
+    Raises:
+        DataError: `unreadable`, `truncated`, `not_finite` or `no_channel`.
+    """
     path = ref.path
     try:
-        samples, _ = soundfile.read(_opened(ref), start=first, stop=stop, dtype="float32", always_2d=True)
+        samples, _ = soundfile.read(opened(ref), start=first, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         message = f"cannot be decoded ({error}); convert it to WAV or FLAC again"
         raise DataError("unreadable", message, path) from None
@@ -168,7 +184,7 @@ def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int]:
     # Size and time of change are part of the key: a file that was replaced is read again.
     path = ref.path
     try:
-        info = soundfile.info(_opened(ref))
+        info = soundfile.info(opened(ref))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError("unreadable", f"not an audio file that libsndfile reads ({error})", path) from None
     if info.frames == 0:

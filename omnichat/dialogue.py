@@ -205,11 +205,15 @@ def _audio_from(record: Any, root: Path | None) -> AudioRef | None:
         raise DataError("wrong_type", f"audio.channel must be the number of a channel from 0, got {channel!r}")
     if not isinstance(sha256, str) or (sha256 and not re.fullmatch("[0-9a-f]{64}", sha256)):
         raise DataError("wrong_type", f"audio.sha256 must be 64 hexadecimal digits, got {sha256!r}")
-    return AudioRef(path if root is None else _inside(root, path), **counts, channel=channel, sha256=sha256)
+    return AudioRef(path if root is None else inside(root, path), **counts, channel=channel, sha256=sha256)
 
 
-def _inside(root: Path, path: str) -> str:
-    """The path below `root`: a manifest speaks of files beside it; anything else is a mistake or an attack."""
+def inside(root: Path, path: str) -> str:
+    """The path below `root`: a manifest speaks of files beside it; anything else is a mistake or an attack.
+
+    Raises:
+        DataError: `path_outside_root`.
+    """
     target = os.path.join(root, path)
     if os.path.isabs(path) or not os.path.realpath(target).startswith(_real_path(str(root)) + os.sep):
         message = f"audio path {path!r} leaves the data folder {root}; copy the audio into it"

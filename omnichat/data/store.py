@@ -1,43 +1,71 @@
-"""Dialogues on disk: `<split>.jsonl` beside `audio/` and a `store.json` that says what they are."""
+"""Dialogues on disk, by row: JSONL beside its audio, or Arrow shards that hold it; `store.json` says what they are."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from omnichat.data.info import INFO_FILE, StoreInfo, read_info, write_info
+from omnichat.data.mapped import MappedShard
+from omnichat.data.shards import check_size
 from omnichat.dialogue import DataError, Dialogue, dialogue_from_json, write_dialogues
 
-INFO_FILE = "store.json"
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """Where a store comes from. `seed` and `engine` are for stores that were made; `splits` counts dialogues."""
-
-    name: str
-    licence: str
-    source: str
-    splits: Mapping[str, int]
-    seed: int | None = None
-    engine: str = ""
+__all__ = ["INFO_FILE", "Store", "StoreInfo", "read_info", "write_store"]
 
 
 class Store:
-    """The dialogues of one JSONL file by row, parsed when asked for.
+    """The dialogues of one split by row, read when asked for.
+
+    Args:
+        path: a JSONL file (`corpora/x/train.jsonl`), or the folder of a split in Arrow shards (`corpora/x/train`).
 
     Raises:
-        DataError: `no_file` or `empty_file`; on access what `dialogue_from_json` finds, with file and line.
+        DataError: `no_file`, `empty_file`, and of shards `bad_json` or `truncated`; on access what is wrong with the
+            dialogue, with its place.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        self._rows: _Rows = _Shards(self.path) if self.path.is_dir() else _Lines(self.path)
+
+    def __len__(self) -> int:
+        """Number of dialogues."""
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Dialogue:
+        """The dialogue of a row, checked."""
+        row = int(row)
+        if not 0 <= row < len(self._rows):
+            raise IndexError(f"{self.path} has {len(self._rows)} rows, not row {row}")
+        try:
+            return self._rows[row]
+        except DataError as error:
+            raise error.at(self.place(row)) from None
+
+    def place(self, row: int) -> str:
+        """Where a row is: `file:line`, or `shard: row N`, counted from 0 in the shard."""
+        return self._rows.place(row)
+
+
+class _Rows(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Dialogue: ...
+
+    def place(self, row: int) -> str: ...
+
+
+class _Lines:
+    """The lines of a JSONL file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
             raise DataError("no_file", "no such file; make the store first or correct the path", str(path))
         offsets, numbers, offset = [], [], 0
-        with self.path.open("rb") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     offsets.append(offset)
@@ -49,11 +77,9 @@ class Store:
         self._numbers = np.array(numbers, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Number of dialogues."""
         return len(self._numbers)
 
     def __getitem__(self, row: int) -> Dialogue:
-        """The dialogue of a row, checked."""
         start, stop = self._spans[row]
         with self.path.open("rb") as lines:
             lines.seek(start)
@@ -61,13 +87,56 @@ class Store:
         try:
             return dialogue_from_json(raw.decode("utf-8-sig"), self.path.parent)
         except UnicodeDecodeError:
-            raise DataError("bad_encoding", "not UTF-8; convert the file", self.place(row)) from None
-        except DataError as error:
-            raise error.at(self.place(row)) from None
+            raise DataError("bad_encoding", "not UTF-8; convert the file") from None
 
     def place(self, row: int) -> str:
-        """`file:line` of a row."""
         return f"{self.path}:{self._numbers[row]}"
+
+
+class _Shards:
+    """The Arrow shards of a split, each mapped when first read: a map does not survive pickling for a data worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder.parent
+        if (folder / INFO_FILE).is_file():
+            splits = ", ".join(read_info(folder).splits)
+            raise DataError("no_file", f"is a whole store; name one of its splits: {splits}", str(folder))
+        info = read_info(self.root)
+        self.shards = info.shards.get(folder.name, ())
+        if not self.shards:
+            message = f"is not a split of {self.root / INFO_FILE}; there are: {', '.join(info.splits)}"
+            raise DataError("no_file", message, str(folder))
+        self.paths = [self.root / shard.file for shard in self.shards]
+        faults = []
+        for path, shard in zip(self.paths, self.shards, strict=True):
+            try:
+                check_size(path, shard)
+            except DataError as error:
+                faults.append(error)
+        if faults:
+            raise faults[0] if len(faults) == 1 else DataError("truncated", "\n  ".join(map(str, faults)), str(folder))
+        self._starts = np.cumsum([0, *(shard.rows for shard in self.shards)])
+        self._mapped: dict[int, MappedShard] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, row: int) -> Dialogue:
+        number, within = self._find(row)
+        if number not in self._mapped:
+            self._mapped[number] = MappedShard(self.paths[number], self.shards[number], self.root)
+        return self._mapped[number][within]
+
+    def place(self, row: int) -> str:
+        number, within = self._find(row)
+        return f"{self.paths[number]}: row {within}"
+
+    def _find(self, row: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return number, row - int(self._starts[number])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mapped": {}}
 
 
 def write_store(
@@ -101,23 +170,5 @@ def write_store(
         counts[split] = write_dialogues(partial, dialogues)
         os.replace(partial, folder / f"{split}.jsonl")
     info = StoreInfo(name, licence, source, counts, seed, engine)
-    partial = folder / f".{INFO_FILE}.partial"
-    partial.write_text(json.dumps(asdict(info), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / INFO_FILE)
+    write_info(folder, info)
     return info
-
-
-def read_info(folder: Path | str) -> StoreInfo:
-    """What `store.json` says.
-
-    Raises:
-        DataError: `no_file` or `bad_json`.
-    """
-    path = Path(folder) / INFO_FILE
-    if not path.is_file():
-        raise DataError("no_file", "no such file, so the store is not whole; make it again", str(path))
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return StoreInfo(**{key: record[key] for key in (item.name for item in fields(StoreInfo)) if key in record})
-    except (ValueError, TypeError) as error:
-        raise DataError("bad_json", f"is not a store description ({error}); make the store again", str(path)) from None
