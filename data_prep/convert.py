@@ -1,101 +1,236 @@
-"""From a reading to a store: audio copied byte for byte, dialogues written, and a table of what was read."""
+"""A corpus as it was downloaded to a store: parallel, resumable, the same bytes however it was run.
 
-import argparse
-import filecmp
-import os
+    read    parts of the corpus -> dialogues that point into it       one kept result for each run of parts
+    split   train, val, test for all dialogues at once                needs their ids and groups only
+    write   audio and dialogues of each split                         one kept result for each run of dialogues
+
+What is kept lies in `OUT/.conversion` until the store is whole.
+"""
+
+import fcntl
+import json
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from omnichat.audio import SAMPLE_RATE
-from omnichat.data.corpora.emotions import EmotionMap
-from omnichat.data.corpora.reading import Reading
-from omnichat.data.store import StoreInfo, write_store
-from omnichat.dialogue import AudioRef, DataError, Dialogue
+from data_prep.pieces import code_version, read_parts, write_dialogues
+from data_prep.resumable import Task, digest, run_tasks, write_whole
+from omnichat.data.corpora.reading import SPLITS, Choices, Corpus
+from omnichat.data.corpora.splits import assign_splits
+from omnichat.data.corpora.summary import Summary, table
+from omnichat.data.store import INFO_FILE, write_store
+from omnichat.dialogue import DataError, dialogue_from_json
 
-SHOWN = 20
+KEPT = ".conversion"
+RECORD = "conversion.json"
+READ_PIECES = 500  # at most so many kept results: enough to see progress, few enough to list
+PIECE_SECONDS, PIECE_DIALOGUES = 3600.0, 1000  # of what is written at once: some 200 MB at 44.1 kHz
 
 
-def write_reading(
-    reading: Reading, source: Path, out: Path, split: str, name: str, licence: str, origin: str
-) -> StoreInfo:
-    """Copy the audio of all dialogues below `out/audio`, as it lies below `source`, and write the store.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a corpus is converted; what changes the store is part of its record.
 
-    Files keep their bytes: no rate, no sample format and no level is changed. A file that is there already is not
-    copied again.
+    Attributes:
+        choices: what the reader asks the user.
+        split: all dialogues go there; None where they are split.
+        seed: of the split.
+        shares: of `val` and `test`; None leaves a corpus's own split as it is and takes a tenth each where it has none.
+        audio: how the store keeps audio.
+        follow_links: links within the corpus may lead out of it.
+        workers: processes; changes nothing else.
+        overwrite: a store that lies in the folder already may be replaced.
+    """
+
+    choices: Choices
+    split: str | None = None
+    seed: int = 0
+    shares: tuple[float | None, float | None] = (None, None)
+    audio: str = "bytes"
+    follow_links: bool = False
+    workers: int = 1
+    overwrite: bool = False
+
+    def key(self) -> str:
+        """What the store's bytes depend on."""
+        return digest(code_version(), asdict(replace(self, workers=1, overwrite=False)))
+
+
+def convert(corpus: Corpus, source: Path, out: Path, settings: Settings) -> str:
+    """Write the store and return the table. A store that was made like this already is left as it is.
 
     Raises:
-        DataError: `empty_file` where no dialogue is usable.
+        DataError: `no_file`, `empty_file` (no dialogue is usable), `store_exists`, `in_use`, `worker_killed`.
     """
-    if not reading.dialogues:
-        raise DataError("empty_file", f"no dialogue is usable, {len(reading.rejects)} were rejected", str(source))
-    copied: dict[str, str] = {}
-    dialogues = [_with_copied_audio(dialogue, source, out, copied) for dialogue in reading.dialogues]
-    return write_store(out, {split: dialogues}, name, licence, origin)
-
-
-def report(reading: Reading, labels: EmotionMap) -> str:
-    """What was read, what its emotions became, and why dialogues were rejected."""
-    turns = [turn for dialogue in reading.dialogues for turn in dialogue.turns]
-    samples = sum(turn.audio.num_samples for turn in turns if turn.audio is not None)
-    count = max(1, len(reading.dialogues))
-    lines = [
-        f"dialogues {len(reading.dialogues)}, turns {len(turns)} ({len(turns) / count:.1f} a dialogue), "
-        f"audio {samples / SAMPLE_RATE / 3600:.2f} h",
-        "emotions, before and after:",
-        *labels.table(reading.labels),
-        f"majority-class weighted F1 of the answers: {100 * majority_f1(reading.dialogues):.1f}",
-        f"rejected: {len(reading.rejects)}",
+    if not source.exists():
+        raise DataError("no_file", "no such folder; download the corpus first or correct the path", str(source))
+    parts = corpus.parts(source)
+    size = -(-len(parts) // READ_PIECES)
+    runs = [tuple(parts[start : start + size]) for start in range(0, len(parts), size)]
+    key, links = settings.key(), settings.follow_links
+    reading = [
+        Task(digest(key, repr(run), _stamps(run)), (corpus, source, run, settings.choices, links)) for run in runs
     ]
-    for reason, number in Counter(error.reason for error in reading.rejects).most_common():
-        lines.append(f"{reason:>20} {number:6d}")
-    lines += [f"  {error}" for error in reading.rejects[:SHOWN]]
-    return "\n".join(lines)
+    record = digest(corpus.name, [task.key for task in reading])
+    if (done := _finished(out, record, settings.overwrite)) is not None:
+        return _table(corpus, settings, *done)
+    with _alone(out):
+        kept = out / KEPT
+        dialogues, rejects = _read(run_tasks(reading, read_parts, kept / "read", settings.workers, "reading"))
+        if not dialogues:
+            raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
+        splits, lost = _write(corpus, source, out, dialogues, settings)
+        rejects += lost
+        lines = [json.dumps(_reject_record(error), ensure_ascii=False) + "\n" for error in rejects]
+        write_whole(out / "rejects.jsonl", "".join(lines))
+        sizes = {split: summary.to_record() for split, summary in splits.items()}
+        write_whole(out / RECORD, json.dumps({"made_from": record, "splits": sizes}, indent=2) + "\n")
+        shutil.rmtree(kept)
+    return _table(corpus, settings, splits, rejects)
 
 
-def majority_f1(dialogues: Sequence[Dialogue]) -> float:
-    """Weighted F1 of always answering the commonest emotion: with its share p, recall 1 and precision p."""
-    emotions = Counter(
-        turn.style.emotion
-        for dialogue in dialogues
-        for turn in dialogue.turns
-        if turn.role == "assistant" and turn.style.emotion is not None
-    )
-    share = max(emotions.values(), default=0) / max(1, emotions.total())
-    return 2 * share**2 / (1 + share)
+def _write(
+    corpus: Corpus, source: Path, out: Path, dialogues: list[dict[str, Any]], settings: Settings
+) -> tuple[dict[str, Summary], list[DataError]]:
+    """Write all splits and the lists of their ids."""
+    chosen = _splits(dialogues, settings)
+    tasks, splits = [], []
+    for split in [name for name in (*SPLITS, *sorted(set(chosen) - set(SPLITS))) if name in chosen]:
+        rows = [row for row, name in zip(dialogues, chosen, strict=True) if name == split]
+        for piece in _pieces(rows):
+            lines = [row["line"] for row in piece]
+            key = digest(settings.key(), lines, _stamps_of_audio(lines))
+            tasks.append(Task(key, (lines, source, out)))
+            splits.append(split)
+    written: dict[str, list[str]] = {split: [] for split in splits}
+    summaries = {split: Summary() for split in written}
+    rejects: list[DataError] = []
+    results = run_tasks(tasks, write_dialogues, out / KEPT / "write", settings.workers, "writing")
+    for split, result in zip(splits, results, strict=True):
+        written[split] += result["lines"]
+        summaries[split] += Summary.from_record(result["summary"])
+        rejects += [DataError(**error) for error in result["rejects"]]
+    (out / "splits").mkdir(exist_ok=True)
+    for split, lines in written.items():
+        write_whole(out / "splits" / f"{split}.txt", "".join(json.loads(line)["id"] + "\n" for line in lines))
+    stored = {split: (dialogue_from_json(line, out) for line in lines) for split, lines in written.items()}
+    write_store(out, stored, corpus.name, corpus.licence, corpus.source)
+    return summaries, rejects
 
 
-def run(parser: argparse.ArgumentParser, convert: Callable[[argparse.Namespace], str]) -> int:
-    """Parse the command line, convert, print the table; 0 done, 1 failed with one message, 2 wrong usage."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the corpus as it was downloaded")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the store to write")
-    arguments = parser.parse_args()
+def _read(results: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[DataError]]:
+    """All dialogues in the corpus's order; of those with one id the first."""
+    dialogues: dict[str, dict[str, Any]] = {}
+    rejects: list[DataError] = []
+    for result in results:
+        rejects += [DataError(**error) for error in result["rejects"]]
+        for row in result["dialogues"]:
+            if row["id"] in dialogues:
+                message = "another dialogue of this corpus has the same id; it is kept, this one is not"
+                rejects.append(DataError("duplicate_id", message, f"{row['place']}: dialogue {row['id']!r}"))
+            else:
+                dialogues[row["id"]] = row
+    return list(dialogues.values()), rejects
+
+
+def _splits(dialogues: Sequence[dict[str, Any]], settings: Settings) -> list[str]:
+    if settings.split is not None:
+        return [settings.split] * len(dialogues)
+    own = [row["split"] for row in dialogues]
+    given = dict(zip(("val", "test"), settings.shares, strict=True))
+    if any(own):
+        # A corpus's own split stays as it is; what it lacks is drawn from its training part where that is asked for.
+        lacking = {name for name, share in given.items() if share and name not in own}
+        own = [None if split == "train" and lacking else split for split in own]
+        shares = {name: given[name] or 0.0 for name in lacking}
+    else:
+        shares = {name: 0.1 if share is None else share for name, share in given.items()}
+    return assign_splits([row["group"] for row in dialogues], own, settings.seed, shares)
+
+
+def _pieces(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    piece: list[dict[str, Any]] = []
+    seconds = 0.0
+    for row in rows:
+        if piece and (len(piece) == PIECE_DIALOGUES or seconds + row["seconds"] > PIECE_SECONDS):
+            yield piece
+            piece, seconds = [], 0.0
+        piece.append(row)
+        seconds += row["seconds"]
+    if piece:
+        yield piece
+
+
+def _stamps(run: Sequence[Any]) -> list[tuple[str, int, int]]:
+    return [_stamp(path) for path in sorted({path for part in run for path in part.files})]
+
+
+def _stamps_of_audio(lines: Sequence[str]) -> list[tuple[str, int, int]]:
+    turns = [turn for line in lines for turn in dialogue_from_json(line).turns]
+    return [_stamp(Path(path)) for path in sorted({turn.audio.path for turn in turns if turn.audio is not None})]
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does."""
     try:
-        print(convert(arguments))
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        status = path.stat()
+    except OSError:
+        return str(path), -1, -1
+    return str(path), status.st_size, status.st_mtime_ns
 
 
-def _with_copied_audio(dialogue: Dialogue, source: Path, out: Path, copied: dict[str, str]) -> Dialogue:
-    def moved(ref: AudioRef) -> AudioRef:
-        if ref.path not in copied:
-            copied[ref.path] = str(_copy(Path(ref.path), out / "audio" / Path(ref.path).relative_to(source)))
-        return replace(ref, path=copied[ref.path])
+def _finished(out: Path, record: str, overwrite: bool) -> tuple[dict[str, Summary], list[DataError]] | None:
+    """The sizes and rejects of the store in `out` where it was made in just this way.
 
-    turns = tuple(replace(turn, audio=moved(turn.audio)) if turn.audio is not None else turn for turn in dialogue.turns)
-    return replace(dialogue, turns=turns)
+    Raises:
+        DataError: `store_exists` where there is another store that must not be overwritten.
+    """
+    if not (out / INFO_FILE).exists():
+        return None
+    try:
+        made = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if made["made_from"] == record:
+            lines = (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
+            splits = {split: Summary.from_record(sizes) for split, sizes in made["splits"].items()}
+            return splits, [DataError(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    if not overwrite:
+        message = "holds a store made from other files or settings; choose another folder, or pass --overwrite"
+        raise DataError("store_exists", message, str(out))
+    return None
 
 
-def _copy(source: Path, target: Path) -> Path:
-    if not target.exists() or not filecmp.cmp(source, target, shallow=False):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
-    return target
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second conversion out of the folder while one runs."""
+    created = not out.exists()
+    (out / KEPT).mkdir(parents=True, exist_ok=True)
+    with (out / KEPT / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError("in_use", "another conversion writes there; wait for it to end", str(out)) from None
+        try:
+            yield
+        except DataError:
+            if created and not any((out / KEPT).glob("*/*.json")):
+                shutil.rmtree(out)
+            raise
+
+
+def _table(corpus: Corpus, settings: Settings, splits: dict[str, Summary], rejects: list[DataError]) -> str:
+    return table(splits, rejects, settings.choices.emotions, corpus.paper)
+
+
+def _reject_record(error: DataError) -> dict[str, str]:
+    return {"reason": error.reason, "message": error.message, "where": error.where}
+
+
+def _reasons(rejects: Sequence[DataError]) -> str:
+    lines = [f"  {count} x {reason}" for reason, count in Counter(error.reason for error in rejects).most_common()]
+    return "\n".join([*lines, *(f"  {error}" for error in rejects[:5])])

@@ -7,29 +7,15 @@ example:
   python -m data_prep.sharechat_demo downloads/sharechatx_demo corpora/sharechat_demo
 """
 
-import argparse
 import sys
 
-from data_prep.convert import report, run, write_reading
-from omnichat.data.corpora.emotions import emotion_map
-from omnichat.data.corpora.sharechat_demo import EMOTIONS, NAME, read_sharechat_demo
-
-
-def convert(arguments: argparse.Namespace) -> str:
-    """Write the store and return the table."""
-    reading = read_sharechat_demo(arguments.source)
-    table = report(reading, emotion_map(EMOTIONS))
-    write_reading(
-        reading, arguments.source, arguments.out, arguments.split, NAME, "none stated", "sharechatx.github.io"
-    )
-    return table
+from data_prep import command
+from omnichat.data.corpora.sharechat_demo import CORPUS
 
 
 def main() -> int:
     """`python -m data_prep.sharechat_demo SRC OUT`."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.sharechat_demo", description=__doc__)
-    parser.add_argument("--split", default="test", help="name of the file of dialogues (default: test)")
-    return run(parser, convert)
+    return command.main(CORPUS, __doc__, "sharechat_demo", split="test", roles="second_speaker")
 
 
 if __name__ == "__main__":

@@ -1,42 +1,140 @@
-"""What all readers share: their result, and the question who is the assistant."""
+"""What all readers share: what a corpus is, what was read of it, and the question who is the assistant."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from omnichat.data.corpora.emotions import EmotionMap
 from omnichat.dialogue import DataError, Dialogue, Turn
 
 RolePolicy = Literal["last_speaker", "second_speaker"]
 ROLE_POLICIES: tuple[RolePolicy, ...] = ("last_speaker", "second_speaker")
+SPLITS = ("train", "val", "test")
+NO_AUDIO = {"audio": "none"}  # the `meta` of a turn that has words only: it says so, and nobody need wonder
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What can be read by itself: a conversation's folder, a stretch of a table.
+
+    Attributes:
+        key: unique within the corpus.
+        files: the lists it is read from; where one has changed, it is read again. Recordings need not be named.
+        content: what the reader wants to know; it is sent to another process.
+    """
+
+    key: str
+    files: tuple[Path, ...] = ()
+    content: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaperRow:
+    """A corpus's row of OmniChat's Table 1; None where it gives none."""
+
+    dialogues: int | None = None
+    turns: int | None = None
+    hours: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user decides: who is the assistant, and what the corpus's emotions become (None: it has no labels)."""
+
+    roles: RolePolicy = "last_speaker"
+    emotions: EmotionMap | None = None
+
+    def emotion(self, label: str) -> str | None:
+        """One of `omnichat.dialogue.EMOTIONS`, or None for no target.
+
+        Raises:
+            DataError: `unknown_emotion`.
+        """
+        assert self.emotions is not None, "a corpus with emotions names its table: Corpus(labels=...)"
+        return self.emotions[label]
 
 
 @dataclass
 class Reading:
-    """A corpus as it was read.
+    """A part of a corpus as it was read.
 
     Attributes:
-        dialogues: the usable ones.
-        rejects: why the others are not, each with its file.
-        labels: the corpus's own emotion labels over all turns read.
+        dialogues: the usable ones. Their audio points into the corpus as it was downloaded; a turn's own emotion label
+            stands in `meta["emotion"]`, and is what the tables count.
+        rejects: why the others are not, each with its place.
     """
 
     dialogues: list[Dialogue] = field(default_factory=list)
     rejects: list[DataError] = field(default_factory=list)
-    labels: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
-    def rejecting(self, path: Path) -> Iterator[None]:
-        """Turn whatever is wrong with one file into a reject that names it: one file must not stop a corpus."""
+    def rejecting(self, place: Path | str) -> Iterator[None]:
+        """Turn whatever is wrong with one file or line into a reject that names it: it must not stop a corpus."""
         try:
             yield
         except DataError as error:
-            self.rejects.append(error.at(str(path)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.rejects.append(error.at(str(place)))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"is not laid out as expected ({type(error).__name__}: {error}); fetch it again"
-            self.rejects.append(DataError("bad_layout", message, str(path)))
+            self.rejects.append(DataError("bad_layout", message, str(place)))
+        except OSError as error:
+            self.rejects.append(DataError("no_file", f"cannot be read ({error}); fetch it again", str(place)))
+
+
+def group_of_script(dialogue: Dialogue) -> str:
+    """What must not be spread over train, val and test: `scene["script"]`, or the dialogue itself."""
+    return dialogue.scene.get("script", dialogue.id)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus and how it is read. Its functions belong to modules, so that they can be sent to other processes.
+
+    Attributes:
+        name: the `source` of its dialogues.
+        licence: as its owners state it.
+        source: where it is had.
+        parts: lists what can be read independently, quickly and always in the same order; raises `DataError` `no_file`
+            that names the layout it expected.
+        read: one part. Bad content is rejected with its place, never raised.
+        labels: its table in emotions.json; None where it has no emotions.
+        paper: its row of OmniChat's Table 1.
+        group: the script, speaker or dialogue that must not be spread over several splits. A corpus that ships splits
+            says so in `scene["split"]` (one of `SPLITS`), and is obeyed.
+    """
+
+    name: str
+    licence: str
+    source: str
+    parts: Callable[[Path], list[Part]]
+    read: Callable[[Part, Choices], Reading]
+    labels: str | None = None
+    paper: PaperRow | None = None
+    group: Callable[[Dialogue], str] = group_of_script
+
+
+def read_all(corpus: Corpus, source: Path | str, choices: Choices) -> Reading:
+    """All parts of a corpus, one after the other."""
+    reading = Reading()
+    for part in corpus.parts(Path(source)):
+        one = corpus.read(part, choices)
+        reading.dialogues += one.dialogues
+        reading.rejects += one.rejects
+    return reading
+
+
+def find_layout(source: Path, name: str, layout: str) -> Path:
+    """The folder that holds `name`: the source itself, or a folder in it, as archives often have one around all.
+
+    Raises:
+        DataError: `no_file`, saying which layout was expected.
+    """
+    found = sorted(path.parent for path in [source / name, *source.glob(f"*/{name}")] if path.exists())
+    if not found:
+        raise DataError("no_file", f"holds no {name}; expected is {layout}", str(source))
+    return found[0]
 
 
 def assign_roles(turns: Sequence[Turn], speakers: Sequence[str], policy: RolePolicy) -> tuple[Turn, ...]:

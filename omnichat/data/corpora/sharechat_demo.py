@@ -11,50 +11,61 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.emotions import EmotionMap, emotion_map
-from omnichat.data.corpora.reading import Reading, assign_roles
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles
 from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
 
 NAME = "sharechat-demo"
-EMOTIONS = "sharechat_demo"  # the page's labels, and DailyTalk's for its answers
 
 
-def read_sharechat_demo(folder: Path | str) -> Reading:
-    """All dialogues below a folder, in the order of their ids.
+def parts(source: Path) -> list[Part]:
+    """One for each dialogue.
 
     Raises:
         DataError: `no_file` where there are none.
     """
-    paths = sorted(Path(folder).rglob("dialogue.json"))
+    paths = sorted(source.rglob("dialogue.json"))
     if not paths:
-        raise DataError("no_file", "holds no <id>/dialogue.json; give the folder of the demo's recordings", str(folder))
-    reading, labels = Reading(), emotion_map(EMOTIONS)
-    for path in paths:
-        with reading.rejecting(path):
-            reading.dialogues.append(_dialogue(path, labels, reading))
+        raise DataError("no_file", "holds no <id>/dialogue.json; give the folder of the demo's recordings", str(source))
+    return [Part(path.parent.relative_to(source).as_posix(), (path,)) for path in paths]
+
+
+def read(part: Part, choices: Choices) -> Reading:
+    """The dialogue of one folder."""
+    reading, (path,) = Reading(), part.files
+    with reading.rejecting(path):
+        reading.dialogues.append(_dialogue(path, choices))
     return reading
 
 
-def _dialogue(path: Path, labels: EmotionMap, reading: Reading) -> Dialogue:
+def _dialogue(path: Path, choices: Choices) -> Dialogue:
     record = json.loads(path.read_text(encoding="utf-8"))
-    turns = [_turn(path.parent, turn, labels, reading) for turn in record["turns"]]
+    turns = [_turn(path.parent, turn, choices) for turn in record["turns"]]
     speakers = [turn["speaker"] for turn in record["turns"]]
     answer = next((extra for extra in record.get("extra_audio", ()) if "dailytalk" in extra), None)
     if speakers[-1] == "A" and answer is not None:
-        turns.append(_turn(path.parent, answer["dailytalk"] | {"audio": answer["audio"]}, labels, reading))
+        turns.append(_turn(path.parent, answer["dailytalk"] | {"audio": answer["audio"]}, choices))
         speakers.append("B")
     scene = {"scenario": record["subset"], "background": record["derived_background"]["mode"]}
     if record["background_caption"]:
         scene["caption"] = record["background_caption"]
-    dialogue = Dialogue(record["id"], assign_roles(turns, speakers, "second_speaker"), NAME, scene)
+    dialogue = Dialogue(record["id"], assign_roles(turns, speakers, choices.roles), NAME, scene)
     check_dialogue(dialogue)
     return dialogue
 
 
-def _turn(folder: Path, record: Mapping[str, Any], labels: EmotionMap, reading: Reading) -> Turn:
-    reading.labels[record["emotion"]] += 1
+def _turn(folder: Path, record: Mapping[str, Any], choices: Choices) -> Turn:
     if Path(record["audio"]).name != record["audio"]:
         raise DataError("path_outside_root", f"audio {record['audio']!r} is not a file beside its dialogue.json")
     pitch, speed = (record[name].strip().lower() if record.get(name) else None for name in ("pitch", "speed"))
-    style = Style(emotion=labels[record["emotion"]], speed=speed, pitch=pitch)
-    return Turn("user", record["text"], style, audio_ref(folder / record["audio"]))
+    style = Style(emotion=choices.emotion(record["emotion"]), speed=speed, pitch=pitch)
+    return Turn("user", record["text"], style, audio_ref(folder / record["audio"]), {"emotion": record["emotion"]})
+
+
+CORPUS = Corpus(
+    name=NAME,
+    licence="none stated",
+    source="sharechatx.github.io",
+    parts=parts,
+    read=read,
+    labels="sharechat_demo",  # the page's labels, and DailyTalk's for its answers
+)

@@ -9,7 +9,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from omnichat.audio import load_audio
-from omnichat.data.corpora.deepdialogue import cut_at_silences, read_deepdialogue
+from omnichat.data.corpora.deepdialogue import CORPUS, cut_at_silences
+from omnichat.data.corpora.emotions import emotion_map
+from omnichat.data.corpora.reading import Choices, Reading, RolePolicy, read_all
 from omnichat.dialogue import DataError
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "deepdialogue"
@@ -17,6 +19,10 @@ needs_samples = pytest.mark.skipif(
     not SAMPLES.is_dir(), reason="DeepDialogue's recordings are not at ../shared/samples"
 )
 RATE = 24_000
+
+
+def read_deepdialogue(folder: Path, policy: RolePolicy = "last_speaker") -> Reading:
+    return read_all(CORPUS, folder, Choices(policy, emotion_map("deepdialogue")))
 
 
 def recording(levels: tuple[float, ...]) -> NDArray[np.float32]:

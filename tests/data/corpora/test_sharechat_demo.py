@@ -8,11 +8,17 @@ import pytest
 import soundfile
 
 from omnichat.audio import load_audio
-from omnichat.data.corpora.sharechat_demo import read_sharechat_demo
+from omnichat.data.corpora.emotions import emotion_map
+from omnichat.data.corpora.reading import Choices, Reading, read_all
+from omnichat.data.corpora.sharechat_demo import CORPUS
 from omnichat.dialogue import DataError, Style
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "sharechatx_demo"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the demo's recordings are not at ../shared/samples")
+
+
+def read_sharechat_demo(folder: Path) -> Reading:
+    return read_all(CORPUS, folder, Choices("second_speaker", emotion_map("sharechat_demo")))
 
 
 def demo(folder: Path, **changes: object) -> Path:

@@ -1,0 +1,108 @@
+"""The command line of a reader: `python -m data_prep.NAME SRC OUT`, alike for all corpora."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from data_prep.convert import Settings, convert
+from omnichat.data.corpora.emotions import EmotionMap, emotion_map
+from omnichat.data.corpora.reading import ROLE_POLICIES, Choices, Corpus, RolePolicy
+from omnichat.dialogue import DataError
+
+INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+def main(corpus: Corpus, about: str, program: str, split: str | None = None, roles: RolePolicy = "last_speaker") -> int:
+    """Convert a corpus as the command line says: 0 done, 1 failed with a message, 2 wrong usage, 130 stopped by Ctrl-C.
+
+    Args:
+        corpus: to be read.
+        about: the module's docstring, shown by --help; ends in an example.
+        program: the module's name.
+        split: where all dialogues go unless the user says otherwise; None splits them.
+        roles: who is the assistant unless the user says otherwise.
+    """
+    parser = command_line(about, program, split, roles)
+    arguments = parser.parse_args()
+    try:
+        settings = settings_of(arguments, corpus)
+    except DataError as error:
+        parser.error(str(error))
+    return run(corpus, arguments, settings)
+
+
+def command_line(about: str, program: str, split: str | None, roles: RolePolicy) -> argparse.ArgumentParser:
+    """What every reader takes."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=f"python -m data_prep.{program}", description=about, formatter_class=raw)
+    parser.add_argument("source", type=Path, metavar="SRC", help="the corpus as it was downloaded: a folder")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the store to write")
+    parser.add_argument("--roles", choices=ROLE_POLICIES, default=roles, help=f"who is the assistant ({roles})")
+    choice = "what one of the corpus's emotions becomes, e.g. curious=surprised; none: no target; may be repeated"
+    parser.add_argument("--emotion", action="append", default=[], metavar="LABEL=EMOTION", help=choice)
+    whole = "put all dialogues into this split" + (f" (default: {split})" if split else "")
+    parser.add_argument("--split", default=split, metavar="NAME", help=whole)
+    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the draw of val and test (0)")
+    share = "share of dialogues for %s (0.1; nothing where the corpus ships its own split)"
+    parser.add_argument("--val", type=_share, metavar="SHARE", help=share % "val")
+    parser.add_argument("--test", type=_share, metavar="SHARE", help=share % "test")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=_count, default=cores, metavar="N", help=f"processes ({cores}, the cores)")
+    parser.add_argument("--follow-links", action="store_true", help="links in SRC may lead out of it")
+    parser.add_argument("--overwrite", action="store_true", help="replace another store in OUT")
+    return parser
+
+
+def settings_of(arguments: argparse.Namespace, corpus: Corpus) -> Settings:
+    """The settings of a command line.
+
+    Raises:
+        DataError: `unknown_emotion`.
+    """
+    labels = emotion_map(corpus.labels) if corpus.labels is not None else None
+    return Settings(
+        choices=Choices(arguments.roles, _chosen(labels, arguments.emotion)),
+        split=arguments.split,
+        seed=arguments.split_seed,
+        shares=(arguments.val, arguments.test),
+        follow_links=arguments.follow_links,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
+    )
+
+
+def run(corpus: Corpus, arguments: argparse.Namespace, settings: Settings) -> int:
+    """Convert, print the table or one message, and return the exit code."""
+    try:
+        print(convert(corpus, arguments.source, arguments.out, settings))
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what is done is kept, the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _chosen(labels: EmotionMap | None, choices: list[str]) -> EmotionMap | None:
+    pairs = dict(choice.rpartition("=")[::2] for choice in choices)
+    if labels is None:
+        if choices:
+            raise DataError("unknown_emotion", "the corpus has no emotions to choose for; leave --emotion out")
+        return None
+    if "" in pairs:
+        raise DataError("unknown_emotion", "--emotion takes LABEL=EMOTION, e.g. curious=surprised")
+    return labels.choosing({label: None if emotion == "none" else emotion for label, emotion in pairs.items()})
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return count
+
+
+def _share(text: str) -> float:
+    if not 0 <= (share := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a share is at least 0 and below 1")
+    return share

@@ -1,0 +1,147 @@
+"""Work over many processes that may be stopped at any moment: each finished piece is kept, under what it depends on."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from omnichat.dialogue import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A piece of work.
+
+    Attributes:
+        key: of everything that its result depends on (`digest`); a kept result with another key is made again.
+        arguments: of the function that does it.
+        makes: a file that it writes besides its result; without it a kept result is worth nothing.
+    """
+
+    key: str
+    arguments: tuple[Any, ...]
+    makes: Path | None = None
+
+
+def digest(*values: Any) -> str:
+    """SHA-256 of the values as JSON; sets in order, and what JSON does not know as Python shows it."""
+
+    def shown(value: Any) -> Any:
+        return sorted(value) if isinstance(value, (set, frozenset)) else repr(value)
+
+    text = json.dumps(values, ensure_ascii=True, sort_keys=True, default=shown)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_tasks(
+    tasks: Sequence[Task], work: Callable[..., dict[str, Any]], kept: Path, workers: int, label: str
+) -> Iterator[dict[str, Any]]:
+    """The result of each task, in the order of the tasks whatever the number of processes.
+
+    Args:
+        tasks: what is to be done.
+        work: a module's function; its result is JSON.
+        kept: folder of the results. Those that are there already are not made again.
+        workers: processes; 1 works in this one.
+        label: what the progress bar says.
+
+    Raises:
+        DataError: what `work` raises, or `worker_killed`.
+        KeyboardInterrupt: after the pieces at work are finished and kept.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    for stale in kept.glob(".*.partial"):
+        stale.unlink()
+    files = [kept / f"{number:06d}.json" for number in range(len(tasks))]
+    missing = [number for number, task in enumerate(tasks) if _load(files[number], task) is None]
+    with _bar(label, len(tasks), len(tasks) - len(missing)) as advance:
+        jobs = [(work, tasks[number], files[number]) for number in missing]
+        if workers == 1 or len(jobs) < 2:
+            for job in jobs:
+                _do(*job)
+                advance()
+        else:
+            _in_processes(jobs, min(workers, len(jobs)), advance)
+    for file, task in zip(files, tasks, strict=True):
+        result = _load(file, task)
+        assert result is not None, f"{file} was made just now"
+        yield result
+
+
+def _in_processes(jobs: Sequence[tuple[Any, ...]], workers: int, advance: Callable[[], None]) -> None:
+    # spawn: the progress bar runs a thread, and a fork would copy its locks
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
+        try:
+            for done in as_completed([pool.submit(_do, *job) for job in jobs]):
+                done.result()
+                advance()
+        except BrokenProcessPool:
+            message = "a process was killed, most likely for want of memory; take fewer: --workers 1"
+            raise DataError("worker_killed", message) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end with it even where it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do(work: Callable[..., dict[str, Any]], task: Task, file: Path) -> None:
+    record = {"key": task.key, "result": work(*task.arguments)}
+    write_whole(file, json.dumps(record, ensure_ascii=True))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in one piece, on the disk before it gets its name."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, path)
+
+
+def _load(file: Path, task: Task) -> dict[str, Any] | None:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        result: dict[str, Any] | None = record["result"] if record["key"] == task.key else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return result if task.makes is None or task.makes.is_file() else None
+
+
+@contextmanager
+def _bar(label: str, total: int, done: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal; a line elsewhere, where a bar would fill the log."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        kept = f", {done} kept from before" if done else ""
+        console.print(f"{label}: {total} pieces{kept}", highlight=False)
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(label, total=total, completed=done)
+        yield lambda: progress.advance(bar)
