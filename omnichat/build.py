@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -71,14 +70,19 @@ def build_prompt(config: RunConfig) -> Prompt:
 
 def build_encoders(config: RunConfig) -> dict[str, Encoder]:
     """The frozen experts that `model.experts` names, in its order."""
+    options = encoder_options(config)
+    return {
+        name: load_encoder(name, locate(path), **options[name]) for name, path in expert_checkpoints(config).items()
+    }
+
+
+def encoder_options(config: RunConfig) -> dict[str, dict[str, str]]:
+    """What each expert is loaded with, and has as its `options` afterwards."""
     encoders = config.model.encoders
-    options: dict[str, dict[str, Any]] = {
+    return {
         "whisper": {"context": encoders.whisper.context},
         "emotion2vec": {},
         "beats": {"layout": encoders.beats.layout},
-    }
-    return {
-        name: load_encoder(name, locate(path), **options[name]) for name, path in expert_checkpoints(config).items()
     }
 
 

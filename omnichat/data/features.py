@@ -1,13 +1,14 @@
 """Frames of the frozen experts on disk: written once, then read from mapped memory. No torch needed.
 
-`root/<expert>-<digest>/` holds `key.json` (what made the frames), `frames.bin` (rows of D numbers, clip after clip)
-and `index.jsonl` (for each piece of audio its first row and its rows). A piece is named by the sha256 of its file's
-bytes and its place in it, so a file that moves keeps its features and a file that changes loses them.
+`root/<expert>-<digest>/` holds `key.json` (what made the frames) and shards (`feature_shards.py`). A piece of audio is
+named by the sha256 of its file's bytes and its place in it, so a file that moves keeps its features and a file that
+changes loses them.
 """
 
-import fcntl
 import hashlib
 import json
+import mmap
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omnichat.audio import pieces
+from omnichat.audio import file_bytes, pieces
+from omnichat.data.feature_shards import (
+    DIGEST_BYTES,
+    SHARD_BYTES,
+    SHARD_SECONDS,
+    ShardIndex,
+    ShardWriter,
+    drop_unfinished,
+)
 from omnichat.dialogue import AudioRef, DataError
 
 FeatureDtype = Literal["float16", "bfloat16", "float32"]
@@ -33,22 +42,22 @@ class FeatureKey:
 
     Attributes:
         expert: its name.
-        checkpoint_sha256: of its weights.
-        dim: D, its width.
+        checkpoint_sha256: of its weights, which decide its width too.
         dtype: of the frames on disk.
+        precision: Lightning's name for what the expert is run in; a cache stands in for a live run of that precision.
         options: what else it was made with (Whisper's context, BEATs' layout).
         code_version: of the code that computes frames.
     """
 
     expert: str
     checkpoint_sha256: str
-    dim: int
     dtype: FeatureDtype = "bfloat16"
+    precision: str = "32-true"
     options: Mapping[str, str] = field(default_factory=dict)
     code_version: int = CODE_VERSION
 
     def record(self) -> dict[str, Any]:
-        """As `key.json` has it."""
+        """As `key.json` has it, where the width D is added as `dim`."""
         return asdict(self) | {"options": dict(sorted(self.options.items()))}
 
     def folder(self, root: Path | str) -> Path:
@@ -56,69 +65,111 @@ class FeatureKey:
         digest = hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()
         return Path(root) / f"{self.expert}-{digest[:16]}"
 
+    @property
+    def stored(self) -> np.dtype[np.generic]:
+        """What the frames are in the shards."""
+        return np.dtype(_STORED[self.dtype])
 
-class FeatureWriter:
-    """Adds the frames of one expert to its folder; goes on where an interrupted writer stopped.
 
-    One writer at a time: a second one, of another run say, waits for the first and finds its frames done.
+class PieceDigests:
+    """The name of each 30 s piece of a stretch of audio: a digest of its file's sha256, channel, start and length.
 
-    Raises:
-        DataError: `foreign_features` where the folder holds something else.
+    The sha256 of a file is taken again only when its size or time of change differ. That of audio inside a store's
+    shard is the one its reference states.
     """
 
-    def __init__(self, root: Path | str, key: FeatureKey) -> None:
-        self.key = key
-        self._folder = key.folder(root)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        described = self._folder / "key.json"
-        if described.exists():
-            _check_key(self._folder, key)
-        else:
-            described.write_text(json.dumps(key.record(), indent=2) + "\n", encoding="utf-8")
-        self._index = _read_index(self._folder / "index.jsonl")
-        self._rows = max((start + count for start, count in self._index.values()), default=0)
-        self._hashes = _FileHashes()
-        # A writer that was killed may have left half a line, or frames without a line: both are cut off.
-        _cut_half_line(self._folder / "index.jsonl")
-        self._frames = (self._folder / "frames.bin").open("ab")
-        self._frames.truncate(self._rows * key.dim * np.dtype(_STORED[key.dtype]).itemsize)
-        self._lines = (self._folder / "index.jsonl").open("a", encoding="utf-8")
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[int, int, str]] = {}
 
-    def has(self, ref: AudioRef) -> bool:
-        """Whether every piece of this stretch of audio is there."""
-        return all(name in self._index for name in _names(self._hashes, ref))
-
-    def add(self, ref: AudioRef, frames: Sequence[NDArray[np.float32]]) -> None:
-        """Add the frames (N, D) of each 30 s piece of a stretch of audio; nothing where they are there.
+    def __call__(self, ref: AudioRef) -> list[bytes]:
+        """A digest of 16 bytes for each piece.
 
         Raises:
-            DataError: `bad_features` for a wrong shape, or numbers the dtype cannot hold.
+            DataError: `no_file` or `truncated` where the audio has to be read and cannot be; `too_short`.
         """
-        names = _names(self._hashes, ref)
-        if len(frames) != len(names):
-            raise DataError("bad_features", f"{len(frames)} pieces given, the audio has {len(names)}", ref.path)
-        for name, piece in zip(names, frames, strict=True):
-            if name in self._index:
-                continue
-            if piece.ndim != 2 or piece.shape[1] != self.key.dim:
-                raise DataError(
-                    "bad_features", f"frames of shape {piece.shape}, expected (N, {self.key.dim})", ref.path
-                )
-            stored = _to_stored(piece, self.key.dtype, ref.path)
-            self._frames.write(stored.tobytes())
-            self._frames.flush()  # frames before their line: a line never names frames that are not there
-            self._index[name] = (self._rows, len(piece))
-            self._lines.write(json.dumps([name, self._rows, len(piece)]) + "\n")
-            self._lines.flush()
-            self._rows += len(piece)
+        sha256 = ref.sha256 if ref.size and ref.sha256 else self._sha256(ref)
+        channel = "all" if ref.channel is None else ref.channel
+        return [
+            hashlib.blake2b(
+                f"{sha256}:{channel}:{ref.start + start}:{length}".encode(), digest_size=DIGEST_BYTES
+            ).digest()
+            for start, length in pieces(ref.num_samples)
+        ]
+
+    def _sha256(self, ref: AudioRef) -> str:
+        try:
+            status = os.stat(ref.path)
+            known = self._known.get((ref.path, ref.offset))
+            if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+                if ref.size:
+                    digest = hashlib.sha256(file_bytes(ref)).hexdigest()
+                else:
+                    with open(ref.path, "rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+                known = self._known[ref.path, ref.offset] = (status.st_size, status.st_mtime_ns, digest)
+        except OSError as error:
+            message = f"cannot be read ({error.strerror}); check the store's root"
+            raise DataError("no_file", message, ref.path) from None
+        return known[2]
+
+
+class FeatureWriter:
+    """Adds the frames of one expert to its folder, in shards of this process alone.
+
+    Finished shards are gone on from, those of a killed writer are dropped (`dropped` counts them).
+
+    Raises:
+        DataError: `foreign_features` where the folder holds something else, or another width `dim`.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        key: FeatureKey,
+        dim: int,
+        shard_bytes: int = SHARD_BYTES,
+        shard_seconds: float = SHARD_SECONDS,
+    ) -> None:
+        self.key, self.dim = key, dim
+        folder = key.folder(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        described = folder / "key.json"
+        if not described.exists():
+            partial = folder / f".key.{os.getpid()}.partial"
+            partial.write_text(json.dumps(key.record() | {"dim": dim}, indent=2) + "\n", encoding="utf-8")
+            os.replace(partial, described)
+        if (there := _checked_dim(folder, key)) != dim:
+            message = f"these features are {there} wide, the encoder gives {dim}; delete the folder, {_CURE}"
+            raise DataError("foreign_features", message, str(folder))
+        self.dropped = len(drop_unfinished(folder))
+        self._index = ShardIndex(folder, dim * key.stored.itemsize)
+        self._added: set[bytes] = set()
+        self._shards = ShardWriter(folder, dim, key.stored, shard_bytes, shard_seconds)
+
+    def has(self, digest: bytes) -> bool:
+        """Whether a piece is there, or was added by this writer."""
+        return digest in self._added or self._index.find(digest) is not None
+
+    def add(self, digest: bytes, frames: NDArray[np.float32], where: str) -> None:
+        """Add the frames (N, D) of a piece of the audio file `where`; nothing where they are there.
+
+        Raises:
+            DataError: `bad_features` for a wrong shape, or numbers the dtype cannot hold; `disk_full`.
+        """
+        if self.has(digest):
+            return
+        if frames.ndim != 2 or frames.shape[1] != self.dim:
+            raise DataError("bad_features", f"frames of shape {frames.shape}, expected (N, {self.dim})", where)
+        self._shards.add(digest, _to_stored(frames, self.key.dtype, where))
+        self._added.add(digest)
 
     def close(self) -> None:
-        """Close the files; every piece added is readable."""
-        self._frames.close()
-        self._lines.close()
-        self._lock.close()
+        """Finish the shard; every piece added is readable.
+
+        Raises:
+            DataError: `disk_full`.
+        """
+        self._shards.close()
 
     def __enter__(self) -> "FeatureWriter":
         return self
@@ -133,87 +184,68 @@ class FeatureReader:
     """Reads the frames of all experts of a run.
 
     Raises:
-        DataError: `no_features`, or `foreign_features` with how the features that are there differ.
+        DataError: `no_features`, or `foreign_features` with how the features that are there differ;
+            `damaged_features`, `truncated_features`.
     """
 
     def __init__(self, root: Path | str, keys: Sequence[FeatureKey]) -> None:
         self._experts = {key.expert: _Expert(Path(root), key) for key in keys}
-        self._hashes = _FileHashes()
+        self._digests = PieceDigests()
 
     @property
     def widths(self) -> dict[str, int]:
         """D of each expert."""
-        return {name: expert.key.dim for name, expert in self._experts.items()}
+        return {name: expert.dim for name, expert in self._experts.items()}
 
     def has(self, ref: AudioRef) -> bool:
         """Whether every piece of this stretch of audio is there for every expert."""
-        names = _names(self._hashes, ref)
-        return all(name in expert.index for expert in self._experts.values() for name in names)
+        return bool(self.contains(self._digests(ref)).all())
+
+    def contains(self, digests: Sequence[bytes]) -> NDArray[np.bool_]:
+        """(P,) bool, whether each of P pieces is there for every expert."""
+        there = [expert.index.contains(digests) for expert in self._experts.values()]
+        return np.logical_and.reduce(there)
 
     def read(self, ref: AudioRef) -> tuple[dict[str, NDArray[np.generic]], ...]:
-        """For each 30 s piece the frames (N, D) of each expert, read-only; uint16 holds the bits of bfloat16.
+        """For each 30 s piece the frames (N, D) of each expert, mapped and read-only; uint16 holds bits of bfloat16.
 
         Raises:
             DataError: `no_features` for audio that is not there, or has changed since.
         """
         return tuple(
-            {expert: part.frames(name, ref) for expert, part in self._experts.items()}
-            for name in _names(self._hashes, ref)
+            {expert: part.frames(digest, ref) for expert, part in self._experts.items()}
+            for digest in self._digests(ref)
         )
 
 
 class _Expert:
-    """One expert's folder, mapped when first read: a map does not survive pickling for a data worker."""
+    """One expert's folder. Shards are mapped when first read: all processes that read them share their pages."""
 
     def __init__(self, root: Path, key: FeatureKey) -> None:
         self.key = key
         self.folder = key.folder(root)
-        _check_key(self.folder, key)
-        self.index = _read_index(self.folder / "index.jsonl")
-        self.dtype = np.dtype(_STORED[key.dtype])
-        named = max((sum(span) for span in self.index.values()), default=0) * key.dim * self.dtype.itemsize
-        size = (self.folder / "frames.bin").stat().st_size
-        if size < named:
-            message = f"holds {size} bytes, its index names {named}; delete the folder, {_CURE}"
-            raise DataError("truncated_features", message, str(self.folder / "frames.bin"))
-        self._rows: NDArray[np.generic] | None = None
+        self.dim = _checked_dim(self.folder, key)
+        self.index = ShardIndex(self.folder, self.dim * key.stored.itemsize)
+        self._maps: dict[int, NDArray[np.generic]] = {}
 
-    def frames(self, name: str, ref: AudioRef) -> NDArray[np.generic]:
-        if name not in self.index:
+    def frames(self, digest: bytes, ref: AudioRef) -> NDArray[np.generic]:
+        place = self.index.find(digest)
+        if place is None:
             message = f"no cached {self.key.expert} features of samples from {ref.start}, or the file changed; {_CURE}"
             raise DataError("no_features", message, ref.path)
-        if self._rows is None:
-            flat = np.memmap(self.folder / "frames.bin", dtype=self.dtype, mode="r")
-            self._rows = flat[: len(flat) // self.key.dim * self.key.dim].reshape(-1, self.key.dim)
-        start, count = self.index[name]
-        return self._rows[start : start + count]
+        shard, start, count = place
+        if shard not in self._maps:
+            self._maps[shard] = self._map(self.index.files[shard])
+        return self._maps[shard][start : start + count]
+
+    def _map(self, path: Path) -> NDArray[np.generic]:
+        with path.open("rb") as file:
+            # A file without a byte, of clips too short for a frame of this expert, cannot be mapped.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+        return np.frombuffer(mapped, dtype=self.key.stored).reshape(-1, self.dim)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rows": None}
-
-
-class _FileHashes:
-    """sha256 of files, computed again only when size or time of change differ."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[int, int, str]] = {}
-
-    def __getitem__(self, path: str) -> str:
-        try:
-            status = Path(path).stat()
-            known = self._known.get(path)
-            if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                self._known[path] = known = (status.st_size, status.st_mtime_ns, digest)
-        except OSError as error:
-            raise DataError("no_file", f"cannot be read ({error.strerror}); check the store's root", path) from None
-        return known[2]
-
-
-def _names(hashes: _FileHashes, ref: AudioRef) -> list[str]:
-    digest = hashes[ref.path]
-    return [f"{digest}:{ref.start + start}:{length}" for start, length in pieces(ref.num_samples)]
+        return self.__dict__ | {"_maps": {}}  # a map does not survive pickling for a data worker
 
 
 def _to_stored(frames: NDArray[np.float32], dtype: FeatureDtype, path: str) -> NDArray[np.generic]:
@@ -230,41 +262,31 @@ def _to_stored(frames: NDArray[np.float32], dtype: FeatureDtype, path: str) -> N
     return stored
 
 
-def _check_key(folder: Path, key: FeatureKey) -> None:
-    """Raise what differs where the folder is missing or describes other features."""
+def _checked_dim(folder: Path, key: FeatureKey) -> int:
+    """D of the features in a folder; raises what differs where it is missing or describes other features."""
     described = folder / "key.json"
-    try:
-        found = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else None
-    except ValueError:
-        raise DataError("foreign_features", "is not readable; delete the folder", str(described)) from None
-    if found is None:
-        others = [
-            json.loads(path.read_text("utf-8")) for path in sorted(folder.parent.glob(f"{key.expert}-*/key.json"))
-        ]
+    if not described.is_file():
+        others = map(_description, sorted(folder.parent.glob(f"{key.expert}-*/key.json")))
         differences = "".join(f"; there are others, made with {_difference(other, key.record())}" for other in others)
         raise DataError("no_features", f"no cached {key.expert} features{differences}; {_CURE}", str(folder.parent))
+    found = _description(described)
+    dim = found.pop("dim", None)
+    if not isinstance(dim, int):
+        raise DataError("foreign_features", f"is not readable; delete the folder, {_CURE}", str(described))
     if found != key.record():
         message = f"these features were made with {_difference(found, key.record())}; delete the folder, {_CURE}"
         raise DataError("foreign_features", message, str(folder))
+    return dim
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    keys = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-    return ", ".join(f"{name}={found.get(name)} (the run asks for {wanted.get(name)})" for name in keys)
-
-
-def _read_index(path: Path) -> dict[str, tuple[int, int]]:
-    if not path.exists():
-        return {}
-    index = {}
-    for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is nothing, or half a line
-        name, start, count = json.loads(line)
-        index[name] = (start, count)
-    return index
-
-
-def _cut_half_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            path.write_bytes(content[: content.rfind(b"\n") + 1])
+    keys = sorted(name for name in wanted if found.get(name) != wanted[name])
+    return ", ".join(f"{name}={found.get(name)} (the run asks for {wanted[name]})" for name in keys)

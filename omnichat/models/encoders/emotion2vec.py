@@ -114,7 +114,8 @@ class _AudioEncoder(nn.Module):
         """(A or 1, heads, T, T): symmetric ALiBi between frames, 0 at the extra tokens, -inf at padded keys."""
         positions, extra = torch.arange(valid.shape[1], device=valid.device), self.config.num_extra_tokens
         distance = (positions[None] - positions[:, None]).abs()
-        slopes = torch.tensor(alibi_slopes(self.config.num_heads), device=valid.device)[:, None, None]
+        slopes = torch.tensor(alibi_slopes(self.config.num_heads), device=valid.device, dtype=torch.float32)
+        slopes = slopes[:, None, None]
         bias = F.pad(-distance * slopes, (extra, 0, extra, 0)) * self.alibi_scale[0].float().clamp(min=0)
         if bool(valid.all()):
             return bias

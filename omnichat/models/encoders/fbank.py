@@ -37,7 +37,7 @@ def kaldi_fbank(waves: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _window(device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a cached inference tensor could not be used in training later
-        return torch.hann_window(FRAME, periodic=False, device=device) ** 0.85
+        return torch.hann_window(FRAME, periodic=False, device=device, dtype=torch.float32) ** 0.85
 
 
 @lru_cache(maxsize=8)

@@ -42,7 +42,7 @@ def log_mel(waves: Tensor, lengths: Tensor, num_mels: int) -> tuple[Tensor, Tens
 @lru_cache(maxsize=8)
 def _window(device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a cached inference tensor could not be used in training later
-        return torch.hann_window(FFT_SIZE, device=device)
+        return torch.hann_window(FFT_SIZE, device=device, dtype=torch.float32)
 
 
 @lru_cache(maxsize=8)

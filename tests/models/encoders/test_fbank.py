@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from omnichat.models.encoders import fbank
 from omnichat.models.encoders.fbank import kaldi_fbank, kaldi_filters
 
 
@@ -40,3 +41,17 @@ def test_filters_cover_20_hz_to_8_khz() -> None:
     peaks = filters.argmax(axis=0)[20:]  # below, filters are narrower than a bin
     assert (np.diff(peaks) >= 0).all()
     assert 250 <= peaks[-1] <= 255
+
+
+def test_no_window_of_half_precision() -> None:
+    """Prevents a window of 8 bits: Lightning's bf16-true makes bfloat16 the default while the model runs."""
+    wave = torch.randn(1, 2000, generator=torch.Generator().manual_seed(0))
+    expected = kaldi_fbank(wave)
+    fbank._window.cache_clear()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = kaldi_fbank(wave)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        fbank._window.cache_clear()
+    assert torch.equal(found, expected)

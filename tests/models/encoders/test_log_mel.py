@@ -51,3 +51,17 @@ def test_usable_in_training_after_inference_mode() -> None:
     log_mel(waves, lengths, 80)[0].sum().backward()
     assert waves.grad is not None
     assert waves.grad.isfinite().all()
+
+
+def test_no_window_of_half_precision() -> None:
+    """Prevents a Hann window of 8 bits: Lightning's bf16-true makes bfloat16 the default while the model runs."""
+    waves, lengths = torch.randn(1, 800, generator=torch.Generator().manual_seed(0)), torch.tensor([800])
+    expected = log_mel(waves, lengths, 80)[0]
+    module._window.cache_clear()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = log_mel(waves, lengths, 80)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+        module._window.cache_clear()
+    assert torch.equal(found, expected)
