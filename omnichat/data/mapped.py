@@ -4,7 +4,9 @@ Nothing in the file is trusted before it is checked: a damaged one raises an err
 beyond the mapping.
 """
 
+import ctypes
 import hashlib
+import mmap
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +30,8 @@ from omnichat.dialogue import (
     inside,
 )
 
+# Arrow has no call for it, and Python's own maps keep a file open each, of which a process may have 1,024.
+_LIBC = ctypes.CDLL(None)
 _CURE = "copy it again, or make the store again"
 
 
@@ -61,6 +65,8 @@ class MappedShard:
             raise error.at(str(path)) from None
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise DataError("damaged", f"is not a sound Arrow stream ({error}); {_CURE}", str(path)) from None
+        self._whole = whole
+        self.release()
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
         if self._starts[-1] != shard.rows:
             message = f"holds {self._starts[-1]:,} dialogues, {shard.rows:,} were written; {_CURE}"
@@ -81,6 +87,14 @@ class MappedShard:
             return self._batches[number].dialogue(row - int(self._starts[number]), self.path, self.root)
         except (UnicodeDecodeError, pa.ArrowException) as error:
             raise DataError("damaged", f"cannot be read ({error}); {_CURE}") from None
+
+    def release(self) -> None:
+        """Let go of the pages that reading has mapped; they stay in the system's page cache.
+
+        They count as private memory of a process that maps them alone, and a training run comes by all of them.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            _LIBC.madvise(ctypes.c_void_p(self._whole.address), ctypes.c_size_t(self._whole.size), mmap.MADV_DONTNEED)
 
 
 def verify_shard(path: Path, shard: Shard) -> None:

@@ -1,0 +1,166 @@
+"""`python -m benchmarks.store`: how fast a large store opens, how fast its rows come, and what memory it takes.
+
+A shard of made-up dialogues is written, copied until the store is large, and opened by a process of its own. Targets:
+100,000 dialogues open in less than a second and add less than 200 MB of private memory to a process.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+ROWS = 1_000  # of a shard
+TURNS = 8
+OPEN_SECONDS, PRIVATE_MB = 1.0, 200.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one process measured.
+
+    Opening is timed by the clock, all else in CPU seconds; memory is private memory (USS) beyond what the process had
+    with numpy and soundfile imported.
+    """
+
+    dialogues: int
+    shards: int
+    import_seconds: float
+    open_seconds: float
+    first_rows_seconds: float
+    row_microseconds: float
+    row_and_bytes_microseconds: float
+    imported_mb: float
+    opened_mb: float
+    first_rows_mb: float
+    random_rows_mb: float
+    all_rows_mb: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the store, measure, print; 0 where both targets are met, 1 where one is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
+    parser.add_argument("--dialogues", type=int, default=100_000, help=f"rounded up to {ROWS:,} (default: 100,000)")
+    parser.add_argument("--measure", type=Path, metavar="SPLIT", help="measure this store instead of making one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    options = parser.parse_args(arguments)
+    if options.measure is not None:
+        print(json.dumps(asdict(measure(options.measure))))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="omnichat-store-") as folder:
+        split = make_store(Path(folder) / "store", options.dialogues)
+        command = [sys.executable, "-m", "benchmarks.store", "--measure", str(split)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures = Figures(**json.loads(done.stdout))
+    for name, value in asdict(figures).items():
+        print(f"{name:<28}{value:>12,.3f}" if isinstance(value, float) else f"{name:<28}{value:>12,}")
+    worst = max(figures.opened_mb, figures.first_rows_mb, figures.random_rows_mb, figures.all_rows_mb)
+    met = figures.open_seconds < OPEN_SECONDS and worst < PRIVATE_MB
+    print(f"opens in < {OPEN_SECONDS:g} s and adds < {PRIVATE_MB:g} MB: {'met' if met else 'MISSED'}")
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    if options.json:
+        options.json.write_text(json.dumps(asdict(figures), indent=1) + "\n", encoding="utf-8")
+    return 0 if met else 1
+
+
+def make_store(folder: Path, count: int) -> Path:
+    """A store of at least `count` dialogues of eight turns; the folder of its split."""
+    from omnichat.audio import audio_ref
+    from omnichat.data.shards import finish_store, write_shard
+    from omnichat.dialogue import Dialogue, Style, Turn
+
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    words = [f"word{number}" for number in range(1_000)]
+    clips = []
+    for number in range(32):
+        time_axis = np.arange(int(random.integers(3_200, 9_600))) / 16_000
+        path = folder.parent / f"{number}.wav"
+        soundfile.write(
+            path, 0.3 * np.sin(2 * np.pi * 200 * time_axis) + random.normal(0, 0.01, len(time_axis)), 16_000
+        )
+        clips.append(audio_ref(path))
+
+    def turn(place: int) -> Turn:
+        text = " ".join(random.choice(words, size=15))
+        if place % 2:
+            return Turn("assistant", text, Style("female", "happy", "normal", "high"), meta={"label": "curious"})
+        return Turn("user", text, Style(emotion="sad"), clips[int(random.integers(len(clips)))])
+
+    dialogues = [
+        Dialogue(f"d{number}", tuple(map(turn, range(TURNS))), "made-up", {"scenario": "emotion", "voice": "f1"})
+        for number in range(ROWS)
+    ]
+    first = write_shard(folder / ".0.arrow", dialogues)
+    shards = [first]
+    for number in range(1, -(-count // ROWS)):
+        shutil.copy(first.file, folder / f".{number}.arrow")
+        shards.append(replace(first, file=str(folder / f".{number}.arrow")))
+    finish_store(folder, name="made-up", licence="CC0-1.0", source="benchmarks", splits={"train": shards})
+    return folder / "train"
+
+
+def measure(split: Path) -> Figures:
+    """Open the store in this process and read rows of it."""
+    bare = private_mb()
+    import_seconds = _seconds(lambda: __import__("omnichat.data.store"))
+    imported = private_mb() - bare
+    from omnichat.audio import file_bytes
+    from omnichat.data.store import Store
+
+    start = time.perf_counter()
+    store = Store(split)
+    open_seconds = time.perf_counter() - start
+    opened = private_mb() - bare
+    first_rows_seconds = _seconds(lambda: [store[row] for row in range(0, len(store), ROWS)])
+    first = private_mb() - bare
+    rows = np.random.default_rng(0).integers(len(store), size=20_000).tolist()
+    row_seconds = _seconds(lambda: [store[row] and None for row in rows]) / len(rows)
+    randomly = private_mb() - bare
+    audio_seconds = (
+        _seconds(
+            lambda: [file_bytes(turn.audio) and None for row in rows[:4_000] for turn in store[row].turns if turn.audio]
+        )
+        / 4_000
+    )
+    _seconds(lambda: [store[row] and None for row in range(len(store))])
+    return Figures(
+        len(store),
+        len(list(split.glob("*.arrow"))),
+        import_seconds,
+        open_seconds,
+        first_rows_seconds,
+        1e6 * row_seconds,
+        1e6 * audio_seconds,
+        imported,
+        opened,
+        first,
+        randomly,
+        private_mb() - bare,
+    )
+
+
+def private_mb() -> float:
+    """Memory that only this process holds (USS), in MB of 10^6 bytes."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1_024 / 1e6
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """CPU time of this process: other work on the machine counts little."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
