@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -127,9 +128,12 @@ def file_bytes(ref: AudioRef) -> bytes:
     except (OSError, ValueError) as error:
         raise DataError("no_file", f"cannot be read ({error}); check the store's root", ref.path) from None
     if ref.size and len(content) != ref.size:
-        message = f"ends within the audio at byte {ref.offset}; copy the shard again"
-        raise DataError("truncated", message, ref.path)
+        raise _cut_short(ref)
     return content
+
+
+def _cut_short(ref: AudioRef) -> DataError:
+    return DataError("truncated", f"ends within the audio at byte {ref.offset}; copy the shard again", ref.path)
 
 
 def opened(ref: AudioRef) -> str | io.BytesIO:
@@ -176,6 +180,8 @@ def _header(ref: AudioRef) -> tuple[int, int]:
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
         raise DataError("no_file", "no such audio file; check the store's root and the manifest's path", path)
+    if ref.size and ref.offset + ref.size > status.st_size:
+        raise _cut_short(ref)
     return _read_header(AudioRef(path, 0, offset=ref.offset, size=ref.size), status.st_size, status.st_mtime_ns)
 
 
@@ -184,8 +190,12 @@ def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int]:
     # Size and time of change are part of the key: a file that was replaced is read again.
     path = ref.path
     try:
-        info = soundfile.info(opened(ref))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+        if ref.size:
+            with open(path, "rb", buffering=0) as file:
+                info = soundfile.info(_Part(file, ref.offset, ref.size))
+        else:
+            info = soundfile.info(path)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise DataError("unreadable", f"not an audio file that libsndfile reads ({error})", path) from None
     if info.frames == 0:
         raise DataError("empty", "holds no samples", path)
@@ -194,3 +204,30 @@ def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int]:
     if info.samplerate < 1_000 or info.samplerate > 768_000:
         raise DataError("unreadable", f"a sample rate of {info.samplerate} Hz is not plausible", path)
     return info.frames, info.samplerate
+
+
+class _Part(io.RawIOBase):
+    """The bytes of an audio file within a shard, as a file: a header is read without the rest."""
+
+    def __init__(self, shard: io.FileIO, offset: int, size: int) -> None:
+        self._shard, self._offset, self._size, self._place = shard, offset, size, 0
+
+    def __repr__(self) -> str:
+        return f"audio at byte {self._offset}"  # libsndfile's messages show it
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = (0, self._place, self._size)[whence] + offset
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self._shard.seek(self._offset + self._place)
+        count = self._shard.readinto(view[: max(0, min(len(view), self._size - self._place))])
+        self._place += count
+        return count

@@ -1,5 +1,6 @@
 """The time base and the reading of audio files."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,3 +204,15 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     Path(ref.path).unlink()
     with pytest.raises(DataError, match=r"\[no_file\]"):
         load_audio(ref)
+
+
+def test_a_header_within_a_shard_is_that_of_the_file_alone(tmp_path: Path) -> None:
+    """What stands before and after it in the shard must not be read for a part of it."""
+    for form, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")):
+        encoded = io.BytesIO()
+        soundfile.write(encoded, np.zeros(12_345), 24_000, format=form, subtype=subtype)
+        content, shard = encoded.getvalue(), tmp_path / f"{form}.arrow"
+        shard.write_bytes(content[:100] + content + content)
+        assert stored_samples(AudioRef(str(shard), 0, offset=100, size=len(content))) == 12_345 * 2 // 3
+        with pytest.raises(DataError, match=r"Error opening audio at byte 50.*\[unreadable\]"):
+            stored_samples(AudioRef(str(shard), 0, offset=50, size=40))
