@@ -8,6 +8,7 @@ from pathlib import Path
 from data_prep.convert import Settings, convert
 from omnichat.data.corpora.emotions import EmotionMap, emotion_map
 from omnichat.data.corpora.reading import ROLE_POLICIES, Choices, Corpus, RolePolicy
+from omnichat.data.shards import AUDIO_FORMS
 from omnichat.dialogue import DataError
 
 INTERRUPTED = 130  # as shells report Ctrl-C
@@ -36,7 +37,9 @@ def command_line(about: str, program: str, split: str | None, roles: RolePolicy)
     """What every reader takes."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=f"python -m data_prep.{program}", description=about, formatter_class=raw)
-    parser.add_argument("source", type=Path, metavar="SRC", help="the corpus as it was downloaded: a folder")
+    parser.add_argument(
+        "source", type=Path, metavar="SRC", help="the corpus as it was downloaded: a folder, .tar(.gz) or .zip"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the store to write")
     parser.add_argument("--roles", choices=ROLE_POLICIES, default=roles, help=f"who is the assistant ({roles})")
     choice = "what one of the corpus's emotions becomes, e.g. curious=surprised; none: no target; may be repeated"
@@ -47,6 +50,8 @@ def command_line(about: str, program: str, split: str | None, roles: RolePolicy)
     share = "share of dialogues for %s (0.1; nothing where the corpus ships its own split)"
     parser.add_argument("--val", type=_share, metavar="SHARE", help=share % "val")
     parser.add_argument("--test", type=_share, metavar="SHARE", help=share % "test")
+    form = "flac: lossless, small; bytes: files as they are; reference: paths, SRC must lie in OUT (flac)"
+    parser.add_argument("--audio", choices=AUDIO_FORMS, default="flac", help=form)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=_count, default=cores, metavar="N", help=f"processes ({cores}, the cores)")
     parser.add_argument("--follow-links", action="store_true", help="links in SRC may lead out of it")
@@ -66,6 +71,7 @@ def settings_of(arguments: argparse.Namespace, corpus: Corpus) -> Settings:
         split=arguments.split,
         seed=arguments.split_seed,
         shares=(arguments.val, arguments.test),
+        audio=arguments.audio,
         follow_links=arguments.follow_links,
         workers=arguments.workers,
         overwrite=arguments.overwrite,

@@ -13,22 +13,33 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.pieces import code_version, read_parts, write_dialogues
-from data_prep.resumable import Task, digest, run_tasks, write_whole
-from omnichat.data.corpora.reading import SPLITS, Choices, Corpus
+from data_prep.pieces import code_version, read_parts, reject_records, write_dialogues
+from data_prep.resumable import Task, bytes_bar, digest, run_tasks, write_whole
+from omnichat.archive import is_archive, unpack
+from omnichat.data.corpora.reading import SPLITS, Choices, Corpus, Part
 from omnichat.data.corpora.splits import assign_splits
 from omnichat.data.corpora.summary import Summary, table
-from omnichat.data.store import INFO_FILE, write_store
+from omnichat.data.info import INFO_FILE, Shard
+from omnichat.data.shards import AudioForm, finish_store
 from omnichat.dialogue import DataError, dialogue_from_json
 
 KEPT = ".conversion"
 RECORD = "conversion.json"
 READ_PIECES = 500  # at most so many kept results: enough to see progress, few enough to list
 PIECE_SECONDS, PIECE_DIALOGUES = 3600.0, 1000  # of what is written at once: some 200 MB at 44.1 kHz
+
+
+@dataclass
+class Written:
+    """A split as it was written."""
+
+    shards: list[Shard] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    summary: Summary = field(default_factory=Summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class Settings:
     split: str | None = None
     seed: int = 0
     shares: tuple[float | None, float | None] = (None, None)
-    audio: str = "bytes"
+    audio: AudioForm = "flac"
     follow_links: bool = False
     workers: int = 1
     overwrite: bool = False
@@ -63,63 +74,117 @@ class Settings:
 def convert(corpus: Corpus, source: Path, out: Path, settings: Settings) -> str:
     """Write the store and return the table. A store that was made like this already is left as it is.
 
+    Args:
+        corpus: that is read.
+        source: its folder as it was downloaded, or an archive (`omnichat.archive`), which is unpacked first.
+        out: folder of the store.
+        settings: how.
+
     Raises:
-        DataError: `no_file`, `empty_file` (no dialogue is usable), `store_exists`, `in_use`, `worker_killed`.
+        DataError: `no_file`, `empty_file` (no dialogue is usable), `store_exists`, `in_use`, `worker_killed`, what is
+            wrong with an archive.
+        KeyboardInterrupt: what is finished by then is kept.
     """
     if not source.exists():
         raise DataError("no_file", "no such folder; download the corpus first or correct the path", str(source))
+    if is_archive(source):
+        if settings.audio == "reference":
+            raise DataError(
+                "no_file", "an archive cannot be referred to; unpack it first, or keep audio=flac", str(source)
+            )
+        made_from = digest(corpus.name, settings.key(), _stamp(source))
+        if (done := _finished(out, made_from, settings.overwrite)) is None:
+            with _alone(out):
+                done = _convert(corpus, _unpacked(source, out / KEPT), out, settings, made_from)
+    else:
+        runs = _runs(corpus, source)
+        made_from = digest(corpus.name, settings.key(), [(repr(run), _stamps(run)) for run in runs])
+        if (done := _finished(out, made_from, settings.overwrite)) is None:
+            with _alone(out):
+                done = _convert(corpus, source, out, settings, made_from)
+    return table(*done, settings.choices.emotions, corpus.paper)
+
+
+Done = tuple[dict[str, Summary], list[DataError]]  # sizes of each split, and what was rejected
+
+
+def _convert(corpus: Corpus, source: Path, out: Path, settings: Settings, made_from: str) -> Done:
+    key, kept = settings.key(), out / KEPT
+    tasks = [
+        Task(digest(key, repr(run), _stamps(run)), (corpus, source, run, settings.choices, settings.follow_links))
+        for run in _runs(corpus, source)
+    ]
+    dialogues, rejects = _read(run_tasks(tasks, read_parts, kept / "read", settings.workers, "reading"))
+    if not dialogues:
+        raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
+    splits, lost = _write(corpus, out, dialogues, settings)
+    rejects += lost
+    lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in reject_records(rejects)]
+    write_whole(out / "rejects.jsonl", "".join(lines))
+    sizes = {split: summary.to_record() for split, summary in splits.items()}
+    write_whole(out / RECORD, json.dumps({"made_from": made_from, "splits": sizes}, indent=2) + "\n")
+    shutil.rmtree(kept)
+    return splits, rejects
+
+
+def _runs(corpus: Corpus, source: Path) -> list[tuple[Part, ...]]:
+    """Parts that are read at once; how many does not depend on the number of processes."""
     parts = corpus.parts(source)
     size = -(-len(parts) // READ_PIECES)
-    runs = [tuple(parts[start : start + size]) for start in range(0, len(parts), size)]
-    key, links = settings.key(), settings.follow_links
-    reading = [
-        Task(digest(key, repr(run), _stamps(run)), (corpus, source, run, settings.choices, links)) for run in runs
-    ]
-    record = digest(corpus.name, [task.key for task in reading])
-    if (done := _finished(out, record, settings.overwrite)) is not None:
-        return _table(corpus, settings, *done)
-    with _alone(out):
-        kept = out / KEPT
-        dialogues, rejects = _read(run_tasks(reading, read_parts, kept / "read", settings.workers, "reading"))
-        if not dialogues:
-            raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
-        splits, lost = _write(corpus, source, out, dialogues, settings)
-        rejects += lost
-        lines = [json.dumps(_reject_record(error), ensure_ascii=False) + "\n" for error in rejects]
-        write_whole(out / "rejects.jsonl", "".join(lines))
-        sizes = {split: summary.to_record() for split, summary in splits.items()}
-        write_whole(out / RECORD, json.dumps({"made_from": record, "splits": sizes}, indent=2) + "\n")
-        shutil.rmtree(kept)
-    return _table(corpus, settings, splits, rejects)
+    return [tuple(parts[start : start + size]) for start in range(0, len(parts), size)]
 
 
-def _write(
-    corpus: Corpus, source: Path, out: Path, dialogues: list[dict[str, Any]], settings: Settings
-) -> tuple[dict[str, Summary], list[DataError]]:
+def _unpacked(archive: Path, kept: Path) -> Path:
+    """The folder of an archive, unpacked by this call or by one that was stopped later."""
+    folder = kept / f"corpus-{digest(_stamp(archive))[:16]}"
+    if not folder.exists():
+        for stale in kept.glob("*corpus-*"):
+            shutil.rmtree(stale)
+        with bytes_bar(f"unpacking {archive.name}") as advance:
+            unpack(archive, folder, advance=advance)
+    return folder
+
+
+def _write(corpus: Corpus, out: Path, dialogues: list[dict[str, Any]], settings: Settings) -> Done:
     """Write all splits and the lists of their ids."""
     chosen = _splits(dialogues, settings)
-    tasks, splits = [], []
+    tasks: list[Task] = []
+    splits: list[str] = []
     for split in [name for name in (*SPLITS, *sorted(set(chosen) - set(SPLITS))) if name in chosen]:
         rows = [row for row, name in zip(dialogues, chosen, strict=True) if name == split]
         for piece in _pieces(rows):
             lines = [row["line"] for row in piece]
+            path = out / KEPT / "write" / f"{len(tasks):06d}.arrow"
             key = digest(settings.key(), lines, _stamps_of_audio(lines))
-            tasks.append(Task(key, (lines, source, out)))
+            tasks.append(Task(key, (lines, path, out, settings.audio), path))
             splits.append(split)
-    written: dict[str, list[str]] = {split: [] for split in splits}
-    summaries = {split: Summary() for split in written}
+    written = {split: Written() for split in splits}
     rejects: list[DataError] = []
     results = run_tasks(tasks, write_dialogues, out / KEPT / "write", settings.workers, "writing")
     for split, result in zip(splits, results, strict=True):
-        written[split] += result["lines"]
-        summaries[split] += Summary.from_record(result["summary"])
+        written[split].shards.append(Shard(**result["shard"]))
+        written[split].ids += result["ids"]
+        written[split].summary += Summary.from_record(result["summary"])
         rejects += [DataError(**error) for error in result["rejects"]]
-    (out / "splits").mkdir(exist_ok=True)
-    for split, lines in written.items():
-        write_whole(out / "splits" / f"{split}.txt", "".join(json.loads(line)["id"] + "\n" for line in lines))
-    stored = {split: (dialogue_from_json(line, out) for line in lines) for split, lines in written.items()}
-    write_store(out, stored, corpus.name, corpus.licence, corpus.source)
-    return summaries, rejects
+    filled = {split: one for split, one in written.items() if one.ids}
+    if not filled:
+        raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(out))
+    _remove_store(out)
+    (out / "splits").mkdir()
+    for split, one in filled.items():
+        write_whole(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
+    shards = {split: one.shards for split, one in filled.items()}
+    finish_store(out, name=corpus.name, licence=corpus.licence, source=corpus.source, splits=shards)
+    return {split: one.summary for split, one in filled.items()}, rejects
+
+
+def _remove_store(out: Path) -> None:
+    """What an earlier conversion left, without which splits of other names would stay."""
+    (out / INFO_FILE).unlink(missing_ok=True)
+    (out / RECORD).unlink(missing_ok=True)
+    for state in out.glob("*/state.json"):
+        shutil.rmtree(state.parent)
+    shutil.rmtree(out / "splits", ignore_errors=True)
 
 
 def _read(results: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[DataError]]:
@@ -183,7 +248,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
     return str(path), status.st_size, status.st_mtime_ns
 
 
-def _finished(out: Path, record: str, overwrite: bool) -> tuple[dict[str, Summary], list[DataError]] | None:
+def _finished(out: Path, record: str, overwrite: bool) -> Done | None:
     """The sizes and rejects of the store in `out` where it was made in just this way.
 
     Raises:
@@ -221,14 +286,6 @@ def _alone(out: Path) -> Iterator[None]:
             if created and not any((out / KEPT).glob("*/*.json")):
                 shutil.rmtree(out)
             raise
-
-
-def _table(corpus: Corpus, settings: Settings, splits: dict[str, Summary], rejects: list[DataError]) -> str:
-    return table(splits, rejects, settings.choices.emotions, corpus.paper)
-
-
-def _reject_record(error: DataError) -> dict[str, str]:
-    return {"reason": error.reason, "message": error.message, "where": error.where}
 
 
 def _reasons(rejects: Sequence[DataError]) -> str:

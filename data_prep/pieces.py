@@ -1,11 +1,9 @@
 """The two pieces of work of a conversion, each in a process of its own: reading parts, writing dialogues."""
 
-import filecmp
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ import omnichat
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.corpora.reading import SPLITS, Choices, Corpus, Part, Reading
 from omnichat.data.corpora.summary import Summary
-from omnichat.dialogue import AudioRef, DataError, Dialogue, dialogue_from_json, dialogue_to_json
+from omnichat.data.mapped import MappedShard
+from omnichat.data.shards import AudioForm, write_shard
+from omnichat.dialogue import DataError, Dialogue, dialogue_from_json, dialogue_to_json
 
 
 @lru_cache(maxsize=1)
@@ -43,21 +43,30 @@ def read_parts(
                 with place.rejecting(f"{part.key}: dialogue {dialogue.id!r}"):
                     rows.append(_row(corpus, dialogue, part.key, source, follow_links))
         rejects += place.rejects
-    top = f"{source}{os.sep}"
-    records = [
-        {"reason": error.reason, "message": error.message, "where": error.where.replace(top, "")} for error in rejects
-    ]
-    return {"dialogues": rows, "rejects": records}
+    return {"dialogues": rows, "rejects": reject_records(rejects, source)}
 
 
-def write_dialogues(lines: Sequence[str], source: Path, out: Path) -> dict[str, Any]:
-    """Copy the audio of some dialogues into the store; their new lines and their sizes."""
-    summary, copied, stored = Summary(), dict[str, str](), []
-    for line in lines:
-        dialogue = _with_copied_audio(dialogue_from_json(line), source, out, copied)
+def write_dialogues(lines: Sequence[str], path: Path, out: Path, audio: AudioForm) -> dict[str, Any]:
+    """Write some dialogues as a shard; what is in it, read back from it, and what could not be kept."""
+    rejects: list[DataError] = []
+    root = out if audio == "reference" else None
+    shard = write_shard(path, map(dialogue_from_json, lines), audio, root, rejects)
+    summary, ids = Summary(), []
+    stored = MappedShard(path, shard, out)
+    for dialogue in (stored[row] for row in range(len(stored))):
         summary.add(dialogue)
-        stored.append(dialogue_to_json(dialogue, out))
-    return {"lines": stored, "summary": summary.to_record(), "rejects": []}
+        ids.append(dialogue.id)
+    return {"shard": asdict(shard), "ids": ids, "summary": summary.to_record(), "rejects": reject_records(rejects)}
+
+
+def reject_records(rejects: Sequence[DataError], source: Path | None = None) -> list[dict[str, str]]:
+    """Rejects as JSON, their places below the corpus's folder."""
+    top = f"{source}{os.sep}" if source is not None else "\0"
+    values = [(error.reason, error.message, error.where) for error in rejects]
+    return [
+        dict(zip(("reason", "message", "where"), (text.replace(top, "") for text in value), strict=True))
+        for value in values
+    ]
 
 
 def _row(corpus: Corpus, dialogue: Dialogue, place: str, source: Path, follow_links: bool) -> dict[str, Any]:
@@ -86,22 +95,3 @@ def _inside(source: Path, path: str, follow_links: bool) -> bool:
     return where(path).startswith(where(folder) + os.sep) and os.path.abspath(path).startswith(
         os.path.abspath(folder) + os.sep
     )
-
-
-def _with_copied_audio(dialogue: Dialogue, source: Path, out: Path, copied: dict[str, str]) -> Dialogue:
-    def moved(ref: AudioRef) -> AudioRef:
-        if ref.path not in copied:
-            copied[ref.path] = str(_copy(Path(ref.path), out / "audio" / Path(ref.path).relative_to(source)))
-        return replace(ref, path=copied[ref.path])
-
-    turns = tuple(replace(turn, audio=moved(turn.audio)) if turn.audio is not None else turn for turn in dialogue.turns)
-    return replace(dialogue, turns=turns)
-
-
-def _copy(source: Path, target: Path) -> Path:
-    if not target.exists() or not filecmp.cmp(source, target, shallow=False):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
-    return target

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from omnichat.dialogue import DataError
 
@@ -145,3 +153,17 @@ def _bar(label: str, total: int, done: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(label, total=total, completed=done)
         yield lambda: progress.advance(bar)
+
+
+@contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int], None]]:
+    """How much was written, where the total is not known."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(label, highlight=False)
+        yield lambda count: None
+        return
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(label, total=None)
+        yield lambda count: progress.advance(bar, count)

@@ -4,7 +4,7 @@ import sys
 
 from omnichat.evaluation.command import main
 
-STORE = "corpora/dailytalk/test.jsonl"
+STORE = "corpora/dailytalk/test"
 USAGE = f"""Let a trained run answer the last turn of DailyTalk's test dialogues, score the replies, write the report.
 
   python eval/run_dailytalk.py run=FOLDER [key=value ...]

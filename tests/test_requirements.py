@@ -19,7 +19,7 @@ def elsewhere(tmp_path: Path) -> RunConfig:
         f"model.llm.checkpoint={tmp_path}/llama",
         f"data.synthetic={tmp_path}/corpora/sharechat_emotion/train.jsonl",
         f"data.real={tmp_path}/real.jsonl",
-        f"data.val.val={tmp_path}/corpora/dailytalk/val.jsonl",
+        f"data.val.val={tmp_path}/corpora/dailytalk/val",
     )
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "omnichat"
 LAYERS = [  # lowest first; parts on one line do not import each other
     {"dialogue", "recipes"},
-    {"audio", "config"},
+    {"audio", "archive", "config"},
     {"prompt", "metrics", "requirements"},
     {"batch"},
     {"data", "models"},
