@@ -17,7 +17,8 @@ from omnichat.data.features import FeatureReader
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.mixture import alpha_weights
 from omnichat.data.module import DialogueModule
-from omnichat.data.scan import Scan, raise_faults, scan
+from omnichat.data.scan import Scan, raise_faults
+from omnichat.data.scan_cache import cached_scan
 from omnichat.data.store import Store
 from omnichat.dialogue import Dialogue
 from omnichat.models.encoders import Encoder, load_encoder
@@ -141,8 +142,11 @@ def build_data(
         DataError: every fault of every store at once.
     """
     data, settings = config.data, config.trainer
-    sources = {name: scan(Store(path), prompt, data.overlong) for name, path in training_stores(config).items()}
-    held_out = {name: scan(Store(path), prompt, data.overlong) for name, path in validation_stores(config).items()}
+
+    def scanned(stores: Mapping[str, Path]) -> dict[str, Scan]:
+        return {name: cached_scan(Store(path), prompt, data.overlong) for name, path in stores.items()}
+
+    sources, held_out = scanned(training_stores(config)), scanned(validation_stores(config))
     raise_faults([fault for part in (*sources.values(), *held_out.values()) for fault in part.faults])
     for name, part in (sources | held_out).items():
         _report(name, part)
@@ -168,7 +172,7 @@ def eval_examples(
     Raises:
         DataError: every fault of the store at once.
     """
-    part = scan(Store(locate(str(path))), prompt, config.data.overlong)
+    part = cached_scan(Store(locate(str(path))), prompt, config.data.overlong)
     raise_faults(part.faults)
     dataset = _held_out(part, prompt, features, limit, generation=True)
     return [dataset.dialogue(n) for n in range(len(dataset))], [dataset[n] for n in range(len(dataset))]

@@ -1,5 +1,6 @@
 """Dialogues on disk, by row: JSONL beside its audio, or Arrow shards that hold it; `store.json` says what they are."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -51,6 +52,10 @@ class Store:
         """Where a row is: `file:line`, or `shard: row N`, counted from 0 in the shard."""
         return self._rows.place(row)
 
+    def state(self) -> list[Any]:
+        """What tells this content from any other, as JSON has it; audio files beside the store are not in it."""
+        return self._rows.state()
+
 
 class _Rows(Protocol):
     def __len__(self) -> int: ...
@@ -58,6 +63,8 @@ class _Rows(Protocol):
     def __getitem__(self, row: int) -> Dialogue: ...
 
     def place(self, row: int) -> str: ...
+
+    def state(self) -> list[Any]: ...
 
 
 class _Lines:
@@ -67,17 +74,19 @@ class _Lines:
         self.path = path
         if not path.is_file():
             raise DataError("no_file", "no such file; make the store first or correct the path", str(path))
-        offsets, numbers, offset = [], [], 0
+        offsets, numbers, offset, digest = [], [], 0, hashlib.sha256()
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     offsets.append(offset)
                     numbers.append(number)
                 offset += len(line)
+                digest.update(line)
         if not offsets:
             raise DataError("empty_file", "holds no dialogue", str(path))
         self._spans = np.array([offsets, [*offsets[1:], offset]], dtype=np.int64).T
         self._numbers = np.array(numbers, dtype=np.int64)
+        self._sha256 = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -94,6 +103,9 @@ class _Lines:
 
     def place(self, row: int) -> str:
         return f"{self.path}:{self._numbers[row]}"
+
+    def state(self) -> list[Any]:
+        return [self._sha256]
 
 
 class _Shards:
@@ -138,6 +150,13 @@ class _Shards:
     def place(self, row: int) -> str:
         number, within = self._find(row)
         return f"{self.paths[number]}: row {within}"
+
+    def state(self) -> list[Any]:
+        status = [path.stat() for path in self.paths]
+        return [
+            [shard.sha256, shard.rows, now.st_size, now.st_mtime_ns]
+            for shard, now in zip(self.shards, status, strict=True)
+        ]
 
     def _find(self, row: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
