@@ -5,9 +5,9 @@ A shard of made-up dialogues is written, copied until the store is large, and op
 """
 
 import argparse
+import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,9 @@ import soundfile
 
 ROWS = 1_000  # of a shard
 TURNS = 8
+SCANNED = 10_000  # dialogues
+TOKENIZER = "checkpoints/tiny/llama/tokenizer.json"
+FIRST = "s0000-"  # how ids of the first shard begin
 OPEN_SECONDS, PRIVATE_MB = 1.0, 200.0
 
 
@@ -29,7 +32,7 @@ class Figures:
     """What one process measured.
 
     Opening is timed by the clock, all else in CPU seconds; memory is private memory (USS) beyond what the process had
-    with numpy and soundfile imported.
+    with numpy and soundfile imported. Scans are per 10,000 dialogues.
     """
 
     dialogues: int
@@ -44,6 +47,8 @@ class Figures:
     first_rows_mb: float
     random_rows_mb: float
     all_rows_mb: float
+    scan_seconds: float
+    cached_scan_seconds: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_store(folder: Path, count: int) -> Path:
     """A store of at least `count` dialogues of eight turns; the folder of its split."""
     from omnichat.audio import audio_ref
+    from omnichat.data.info import Shard
     from omnichat.data.shards import finish_store, write_shard
     from omnichat.dialogue import Dialogue, Style, Turn
 
@@ -97,15 +103,21 @@ def make_store(folder: Path, count: int) -> Path:
         return Turn("user", text, Style(emotion="sad"), clips[int(random.integers(len(clips)))])
 
     dialogues = [
-        Dialogue(f"d{number}", tuple(map(turn, range(TURNS))), "made-up", {"scenario": "emotion", "voice": "f1"})
+        Dialogue(f"{FIRST}{number}", tuple(map(turn, range(TURNS))), "made-up", {"scenario": "emotion", "voice": "f1"})
         for number in range(ROWS)
     ]
-    first = write_shard(folder / ".0.arrow", dialogues)
-    shards = [first]
-    for number in range(1, -(-count // ROWS)):
-        shutil.copy(first.file, folder / f".{number}.arrow")
-        shards.append(replace(first, file=str(folder / f".{number}.arrow")))
-    finish_store(folder, name="made-up", licence="CC0-1.0", source="benchmarks", splits={"train": shards})
+    first = write_shard(folder / ".first.arrow", dialogues)
+    content = Path(first.file).read_bytes()
+
+    def again(name: str, number: int) -> Shard:
+        """The same dialogues under other ids of the same length."""
+        path, other = folder / f".{name}-{number}.arrow", content.replace(FIRST.encode(), f"s{number:04}-".encode())
+        path.write_bytes(other)
+        return replace(first, file=str(path), sha256=hashlib.sha256(other).hexdigest())
+
+    splits = {"train": -(-count // ROWS), "scanned": min(SCANNED, count) // ROWS}
+    shards = {name: [again(name, number) for number in range(number_of)] for name, number_of in splits.items()}
+    finish_store(folder, name="made-up", licence="CC0-1.0", source="benchmarks", splits=shards)
     return folder / "train"
 
 
@@ -133,6 +145,8 @@ def measure(split: Path) -> Figures:
         / 4_000
     )
     _seconds(lambda: [store[row] and None for row in range(len(store))])
+    all_rows = private_mb() - bare
+    scans = scan_twice(split.parent / "scanned")
     return Figures(
         len(store),
         len(list(split.glob("*.arrow"))),
@@ -145,8 +159,25 @@ def measure(split: Path) -> Figures:
         opened,
         first,
         randomly,
-        private_mb() - bare,
+        all_rows,
+        *scans,
     )
+
+
+def scan_twice(split: Path) -> tuple[float, float]:
+    """CPU seconds of a scan, and of the same from its cache; of 10,000 dialogues, with the tiny model's tokenizer."""
+    from tokenizers import Tokenizer
+
+    from omnichat.data.scan import raise_faults
+    from omnichat.data.scan_cache import cached_scan
+    from omnichat.data.store import Store
+    from omnichat.prompt import Prompt
+
+    prompt = Prompt(Tokenizer.from_file(TOKENIZER))
+    cold = _seconds(lambda: raise_faults(cached_scan(Store(split), prompt).faults))
+    cached = _seconds(lambda: raise_faults(cached_scan(Store(split), prompt).faults))
+    each = SCANNED / len(Store(split))
+    return cold * each, cached * each
 
 
 def private_mb() -> float:

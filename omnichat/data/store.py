@@ -13,8 +13,9 @@ from omnichat.data.mapped import MappedShard
 from omnichat.data.shards import check_size
 from omnichat.dialogue import DataError, Dialogue, dialogue_from_json, write_dialogues
 
-# Reading a row maps up to 1 MB: about 16 places, with 64 kB around each (Linux, fault_around_bytes).
-_READS_KEPT = 64
+# Rows read before the pages that they mapped are let go: around each place that is read, Linux maps what it has in its
+# cache, 64 kB (fault_around_bytes) or a large folio; that came to 3 MB for a row.
+_READS_KEPT = 16
 
 __all__ = ["INFO_FILE", "Store", "StoreInfo", "read_info", "write_store"]
 
@@ -132,7 +133,7 @@ class _Shards:
             raise faults[0] if len(faults) == 1 else DataError("truncated", "\n  ".join(map(str, faults)), str(folder))
         self._starts = np.cumsum([0, *(shard.rows for shard in self.shards)])
         self._mapped: dict[int, MappedShard] = {}
-        self._reads = 0
+        self._read: list[int] = []
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -141,10 +142,11 @@ class _Shards:
         number, within = self._find(row)
         if number not in self._mapped:
             self._mapped[number] = MappedShard(self.paths[number], self.shards[number], self.root)
-        self._reads += 1
-        if self._reads % _READS_KEPT == 0:
-            for shard in self._mapped.values():
-                shard.release()
+        self._read.append(number)
+        if len(self._read) >= _READS_KEPT:
+            for mapped in set(self._read):
+                self._mapped[mapped].release()
+            self._read.clear()
         return self._mapped[number][within]
 
     def place(self, row: int) -> str:
@@ -163,7 +165,7 @@ class _Shards:
         return number, row - int(self._starts[number])
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_mapped": {}}
+        return self.__dict__ | {"_mapped": {}, "_read": []}
 
 
 def write_store(
