@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.convert import Settings, convert
@@ -14,23 +15,34 @@ from omnichat.dialogue import DataError
 INTERRUPTED = 130  # as shells report Ctrl-C
 
 
-def main(corpus: Corpus, about: str, program: str, split: str | None = None, roles: RolePolicy = "last_speaker") -> int:
+def main(
+    corpus: Corpus | Callable[[argparse.Namespace], Corpus],
+    about: str,
+    program: str,
+    split: str | None = None,
+    roles: RolePolicy = "last_speaker",
+    options: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
     """Convert a corpus as the command line says: 0 done, 1 failed with a message, 2 wrong usage, 130 stopped by Ctrl-C.
 
     Args:
-        corpus: to be read.
-        about: the module's docstring, shown by --help; ends in an example.
+        corpus: to be read, or what makes it from the command line.
+        about: the module's docstring, shown by --help; holds an example.
         program: the module's name.
         split: where all dialogues go unless the user says otherwise; None splits them.
         roles: who is the assistant unless the user says otherwise.
+        options: adds what only this reader takes.
     """
     parser = command_line(about, program, split, roles)
+    if options is not None:
+        options(parser)
     arguments = parser.parse_args()
     try:
-        settings = settings_of(arguments, corpus)
+        chosen = corpus if isinstance(corpus, Corpus) else corpus(arguments)
+        settings = settings_of(arguments, chosen)
     except DataError as error:
         parser.error(str(error))
-    return run(corpus, arguments, settings)
+    return run(chosen, arguments, settings)
 
 
 def command_line(about: str, program: str, split: str | None, roles: RolePolicy) -> argparse.ArgumentParser:

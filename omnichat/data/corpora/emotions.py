@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import files
+from typing import Any
 
 from omnichat.dialogue import EMOTIONS, DataError
 
@@ -70,8 +71,17 @@ def _keys(counts: Counter[str]) -> set[str]:
 
 def emotion_map(corpus: str) -> EmotionMap:
     """The table of a corpus."""
-    tables = json.loads(files(__package__).joinpath("emotions.json").read_text(encoding="utf-8"))
-    table = tables[corpus]
+    table = _tables()[corpus]
     return EmotionMap(
         corpus, {label.lower(): emotion for label, emotion in table["map"].items()}, frozenset(table["lossy"])
     )
+
+
+def corpora_with_emotions() -> list[str]:
+    """The names of all tables."""
+    return list(_tables())
+
+
+def _tables() -> dict[str, Any]:
+    tables: dict[str, Any] = json.loads(files(__package__).joinpath("emotions.json").read_text(encoding="utf-8"))
+    return tables

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from omnichat.audio import audio_ref
 from omnichat.data.corpora.emotions import EmotionMap
-from omnichat.dialogue import DataError, Dialogue, Turn
+from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
 
 RolePolicy = Literal["last_speaker", "second_speaker"]
 ROLE_POLICIES: tuple[RolePolicy, ...] = ("last_speaker", "second_speaker")
@@ -126,15 +127,26 @@ def read_all(corpus: Corpus, source: Path | str, choices: Choices) -> Reading:
 
 
 def find_layout(source: Path, name: str, layout: str) -> Path:
-    """The folder that holds `name`: the source itself, or a folder in it, as archives often have one around all.
+    """The folder that holds `name`: the source itself, or up to two folders down, as archives have them around all.
 
     Raises:
         DataError: `no_file`, saying which layout was expected.
     """
-    found = sorted(path.parent for path in [source / name, *source.glob(f"*/{name}")] if path.exists())
-    if not found:
-        raise DataError("no_file", f"holds no {name}; expected is {layout}", str(source))
-    return found[0]
+    for depth in ("", "*/", "*/*/"):
+        for path in sorted(source.glob(depth + name)):
+            return path.parent
+    raise DataError("no_file", f"holds no {name}; expected is {layout}", str(source))
+
+
+def audio_below(folder: Path, name: str) -> AudioRef:
+    """A whole recording that a list names by its path below a folder.
+
+    Raises:
+        DataError: `path_outside_root` where the path leaves the folder, before it is opened; see `load_audio`.
+    """
+    if not name or name.startswith("/") or "\0" in name or ".." in Path(name).parts:
+        raise DataError("path_outside_root", f"audio path {name!r} does not lie below {folder}; correct the list")
+    return audio_ref(folder / name)
 
 
 def assign_roles(turns: Sequence[Turn], speakers: Sequence[str], policy: RolePolicy) -> tuple[Turn, ...]:

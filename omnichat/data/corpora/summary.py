@@ -95,10 +95,11 @@ def table(
         lines.append(_sizes("all", total))
     if paper is not None:
         lines.append(_paper_row(paper))
-    if emotions is None:
-        lines.append("emotions: the corpus has none; style targets are masked, not neutral")
-    else:
+    if emotions is not None and (total.labels or emotions.chosen):
         lines += ["emotions before and after:", *emotions.table(total.labels)]
+    if not total.emotions:
+        lines.append("emotions: none are known; such style targets are masked, not neutral")
+    else:
         known = [f"{name} {count} ({count / total.emotions.total():.1%})" for name, count in _ordered(total.emotions)]
         lines.append(f"emotions after: {', '.join(known) or 'none'}")
         score = 100 * majority_f1(total.answers)
