@@ -11,13 +11,11 @@ from typing import Any
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
-from torch.optim import AdamW
 
 from omnichat.batch import PackedBatch
-from omnichat.checkpoint import trainable
+from omnichat.checkpoint import Checkpoint, trainable
+from omnichat.training.engines import scatter
 from omnichat.training.module import OmniChatModule, StepSums
-from omnichat.training.optim import restore_optimizer
 
 
 class StepMetrics(pl.Callback):
@@ -124,18 +122,22 @@ class ProgressLine:
             self.bar.stop()
 
 
-class RestoreOptimizer(pl.Callback):
-    """Gives the optimizer its moments back once Lightning has made it."""
+class RestoreEngine(pl.Callback):
+    """Gives the optimizer its moments back, and a sharded engine its exact weights, once Lightning has made them."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
+    def __init__(self, start: Checkpoint) -> None:
+        self.start = start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before the first step."""
         assert isinstance(pl_module, OmniChatModule)
-        optimizer = trainer.optimizers[0]
-        assert isinstance(optimizer, AdamW)
-        restore_optimizer(optimizer, trainable(pl_module.model), self.tensors)
+        weights = {
+            name: tensor
+            for stem, group in self.start.tensors.items()
+            if stem != "optimizer"
+            for name, tensor in group.items()
+        }
+        scatter(trainer, trainable(pl_module.model), weights, self.start.tensors.get("optimizer", {}))
 
 
 class Checkpointer(pl.Callback):

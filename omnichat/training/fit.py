@@ -11,7 +11,6 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 
 from omnichat import build
 from omnichat.checkpoint import CheckpointError, restore_trained
@@ -19,7 +18,8 @@ from omnichat.config import ConfigError, RunConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
 from omnichat.requirements import missing
-from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreOptimizer, StepMetrics, StopRequest
+from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics, StopRequest
+from omnichat.training.engines import build_strategy
 from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.precompute import fill_feature_store
@@ -86,7 +86,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
             Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS, stream), stop),
         ]
         if start is not None:
-            callbacks.append(RestoreOptimizer(start.tensors["optimizer"]))
+            callbacks.append(RestoreEngine(start))
         trainer = _trainer(config, run_dir, first_step, callbacks)
 
         # 6. train
@@ -122,7 +122,7 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=_strategy(settings.strategy),
+        strategy=build_strategy(settings.strategy, settings.accelerator),
         precision=settings.precision,
         max_steps=settings.max_steps,
         gradient_clip_val=settings.gradient_clip,
@@ -166,12 +166,6 @@ def _quiet() -> None:
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-def _strategy(name: str) -> str | Strategy:
-    if not name.startswith("deepspeed"):
-        return name
-    return DeepSpeedStrategy(stage=int(name[-1]), logging_batch_size_per_gpu=1, exclude_frozen_parameters=True)
 
 
 @contextlib.contextmanager

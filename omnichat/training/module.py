@@ -18,6 +18,7 @@ from omnichat.dialogue import Dialogue
 from omnichat.metrics.emotion import weighted_f1
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
+from omnichat.training.engines import shard, whole_model
 from omnichat.training.optim import build_optimizer, learning_rate_at
 
 
@@ -61,6 +62,10 @@ class OmniChatModule(LightningModule):
         self.holdout = holdout
         self.step_sums = StepSums()
         self.validation_sums: dict[str, Tensor] = {}
+
+    def configure_model(self) -> None:
+        """Cut the model into shards where the engine wants them."""
+        shard(self.model, self.trainer.strategy)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters; the rate is set before each step, see `on_train_batch_start`."""
@@ -144,9 +149,10 @@ class OmniChatModule(LightningModule):
             logger.log_metrics(metrics, step=self.global_step)
 
     def _answer(self, holdout: Holdout) -> dict[str, float]:
-        generated = self.model.generate(
-            holdout.examples, holdout.max_new_tokens, holdout.prompt.stop_id, holdout.batch_size
-        )
+        with whole_model(self.model):
+            generated = self.model.generate(
+                holdout.examples, holdout.max_new_tokens, holdout.prompt.stop_id, holdout.batch_size
+            )
         replies = [holdout.prompt.parse(holdout.prompt.decode(one.ids)) for one in generated]
         wanted = [dialogue.turns[-1] for dialogue in holdout.dialogues]
         pairs = [(w.style.emotion, r.style.emotion if r.style else None) for w, r in zip(wanted, replies, strict=True)]

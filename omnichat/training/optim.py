@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 
 def build_optimizer(
@@ -35,7 +35,7 @@ def learning_rate_at(step: int, peak: float, warmup_steps: int, max_steps: int, 
     return peak * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def optimizer_tensors(optimizer: AdamW, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """AdamW's moments under `<parameter name>.<moment>`, independent of group order."""
     return {
         f"{name}.{key}": value
@@ -44,7 +44,7 @@ def optimizer_tensors(optimizer: AdamW, parameters: dict[str, nn.Parameter]) -> 
     }
 
 
-def restore_optimizer(optimizer: AdamW, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
     """Put the moments of `optimizer_tensors` back.
 
     Raises:

@@ -8,14 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
-from torch.optim import AdamW
 
 from omnichat import build, checkpoint
 from omnichat.checkpoint import Checkpoint, trainable
 from omnichat.config import ConfigError, RunConfig
 from omnichat.recipes import locate
+from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
-from omnichat.training.optim import optimizer_tensors
 
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
 FREE_SECTIONS = ("run_name", "resume", "threads", "logger", "evaluation")
@@ -32,20 +31,17 @@ class CheckpointWriter:
         self._frozen: dict[str, dict[str, str]] | None = None
 
     def __call__(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
-        """Save the step that just ended, on rank 0.
+        """Save the step that just ended: gathered from all ranks, written by rank 0.
 
         Raises:
             CheckpointError: the disk refuses.
         """
+        weights, moments = gather(trainer, trainable(module.model))
         if not trainer.is_global_zero:
             return
-        parameters = trainable(module.model)
-        optimizer = trainer.optimizers[0]
-        assert isinstance(optimizer, AdamW)
-        groups: dict[str, dict[str, Tensor]] = {"mixformer": {}, "adapter": {}}
-        for name, parameter in parameters.items():
-            groups["mixformer" if name.startswith("mixformer.") else "adapter"][name] = parameter
-        groups["optimizer"] = optimizer_tensors(optimizer, parameters)
+        groups: dict[str, dict[str, Tensor]] = {"mixformer": {}, "adapter": {}, "optimizer": moments}
+        for name, tensor in weights.items():
+            groups["mixformer" if name.startswith("mixformer.") else "adapter"][name] = tensor
         if self._frozen is None:
             self._frozen = frozen_identities(self.config)
         state = {
