@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from omnichat.config import load_config
@@ -42,7 +43,7 @@ def steps(run_dir: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "one rank"])
-def test_losses_and_weights_do_not_depend_on_the_cut(runs: dict[str, Path], way: str) -> None:
+def test_losses_and_gradients_do_not_depend_on_the_cut(runs: dict[str, Path], way: str) -> None:
     """A mean taken per rank or per micro-batch, or divided twice, weighs tokens unequally and shows here."""
     expected, found = steps(runs["one rank"]), steps(runs[way])
     assert [line["step"] for line in found] == [1, 2, 3]
@@ -50,11 +51,12 @@ def test_losses_and_weights_do_not_depend_on_the_cut(runs: dict[str, Path], way:
         assert other["loss/total"] == pytest.approx(one["loss/total"], rel=1e-6 if one["step"] == 1 else 1e-5)
         for count in ("data/dialogues", "data/tokens", "data/alpha_realised"):
             assert other[count] == one[count]
-    for name in ("mixformer", "adapter"):
-        weights = [
-            load_file(run / "checkpoints" / "3" / f"{name}.safetensors") for run in (runs["one rank"], runs[way])
-        ]
-        for key, tensor in weights[0].items():
-            # AdamW divides by the gradient's size, so a gradient of rounding noise may move a weight by a step.
-            difference = (tensor - weights[1][key]).norm() / tensor.norm().clamp(min=1e-6)
-            assert difference < 1e-2, key
+    one, other = (
+        load_file(run / "checkpoints" / "3" / "optimizer.safetensors") for run in (runs["one rank"], runs[way])
+    )
+    means = {name: tensor for name, tensor in one.items() if name.endswith(".exp_avg")}
+    # The running mean of the gradients, not the weights: AdamW divides by the gradient's size, so that where it is zero
+    # but for rounding (the self-attention of a single query) a weight moves by that noise.
+    noise = 1e-6 * torch.stack([tensor.norm() for tensor in means.values()]).norm()
+    for name, tensor in means.items():
+        assert (tensor - other[name]).norm() <= 1e-3 * tensor.norm() + noise, name
