@@ -13,7 +13,7 @@ Example:
 
   python eval/run_dailytalk.py run=runs/dailytalk
 
-Reads {STORE} unless store=FILE names another (README, "Data"). Gold history, greedy: the paper's protocol. A run of
+Reads {STORE} unless store=PATH names another (README, "Data"). Gold history, greedy: the paper's protocol. A run of
 another recipe can be scored too; DailyTalk then joins the sets in its run folder."""
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def missing(config: RunConfig) -> list[str]:
     for key, path in _paths(config):
         place = locate(path)
         source = next((text for part, text in PLACES.items() if part in path), WEIGHTS.get(key, "correct the path"))
-        if not place.exists():
+        if not place.exists() and place.with_name(f"{place.name}.jsonl").exists():
+            lines.append(f"{key}: no folder {place}; there is a file {place.name}.jsonl: name it in full")
+        elif not place.exists():
             lines.append(f"{key}: no file {place}; {source}")
         elif place.is_dir():
             absent = [pattern for pattern in FOLDERS.get(key, ()) if not any(place.glob(pattern))]

@@ -45,6 +45,15 @@ def test_every_missing_file_is_named_with_its_key_and_its_source(elsewhere: RunC
     assert "keonlee9420/DailyTalk" in lines["data.val.val"]
 
 
+def test_a_store_in_its_other_form_is_pointed_to(elsewhere: RunConfig, tmp_path: Path) -> None:
+    """Dialogues are a JSONL file or a folder of shards: who names the wrong one has the data all the same."""
+    (tmp_path / "corpora/dailytalk").mkdir(parents=True)
+    (tmp_path / "corpora/dailytalk/val.jsonl").touch()
+    assert f"data.val.val: no folder {tmp_path}/corpora/dailytalk/val; there is a file val.jsonl: name it in full" in (
+        missing(elsewhere)
+    )
+
+
 def test_half_a_folder_is_not_a_checkpoint(elsewhere: RunConfig, tmp_path: Path) -> None:
     """An interrupted download leaves the folder and lacks the file."""
     folder = tmp_path / "llama"

@@ -49,7 +49,7 @@ class StoreDataset:
     """The dialogues of one store, in its order: validation and test sets.
 
     Args:
-        store: the dialogues, or the path of their JSONL file.
+        store: the dialogues, or their path (see `Store`).
         prompt: renders them.
         features: cached features to read instead of audio.
         generation: whether examples end at the header of the last assistant turn.

@@ -19,7 +19,7 @@ CONFIG_FILE = "config.yaml"
 
 OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
   split=NAME[,NAME...]  sets of the run's data.test or data.val; by default all of data.test
-  store=FILE            any JSONL of dialogues instead; its set is named after the file
+  store=PATH            any dialogues instead, a JSONL file or a folder of shards; its set is named after it
   stage=NAME            all (default) | generate | score | report; score and report need no model
   limit=NUMBER          answer only so many dialogues of a set; the scores are marked as partial
   partial=true          score a set whose replies are not all there, and mark it; otherwise that is an error
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
     Args:
         arguments: `key=value` each.
         usage: what `--help` prints before the options: what the program does, and an example.
-        store: the JSONL that is scored by default, instead of the run's own test sets.
+        store: the dialogues that are scored by default, instead of the run's own test sets.
     """
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(f"{usage}\n\n{OPTIONS}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
@@ -179,7 +179,7 @@ def _splits(values: Mapping[str, str], config: RunConfig, store: str | None) -> 
         names = [name for name in values["split"].split(",") if name]
         if unknown := [name for name in names if name not in known]:
             there = f"no set {', '.join(unknown)} in the run's config; there are: {', '.join(known) or 'none'}"
-            raise UsageError(f"split: {there}; or name a file with store=FILE")
+            raise UsageError(f"split: {there}; or name another with store=PATH")
         chosen = {name: known[name] for name in names}
     elif path := values.get("store", store):
         chosen = {Path(path).stem if store is None or "store" in values else Path(path).parent.name: path}
@@ -187,10 +187,10 @@ def _splits(values: Mapping[str, str], config: RunConfig, store: str | None) -> 
         chosen = dict(config.data.test)
     if not chosen:
         there = f" (split={','.join(config.data.val)} names the validation sets)" if config.data.val else ""
-        raise UsageError(f"split: the run's config has no data.test; use split=NAME{there} or store=FILE")
+        raise UsageError(f"split: the run's config has no data.test; use split=NAME{there} or store=PATH")
     found = {name: locate(path) for name, path in chosen.items()}
-    if absent := [str(path) for path in found.values() if not path.is_file()]:
-        raise UsageError(f"no such file: {', '.join(absent)}; make the store first, or name another with store=FILE")
+    if absent := [str(path) for path in found.values() if not path.exists()]:
+        raise UsageError(f"no such file: {', '.join(absent)}; make the store first, or name another with store=PATH")
     return found
 
 

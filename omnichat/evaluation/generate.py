@@ -42,7 +42,7 @@ def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, li
 
     Args:
         run: the model; its `config.evaluation` gives batch size and longest reply.
-        splits: the JSONL file of each split by name.
+        splits: the store of each split by name.
         run_dir: where `replies.jsonl` and `generation.json` go.
         limit: dialogues per split; None for all.
 
@@ -84,9 +84,10 @@ def model_hash(run: LoadedRun) -> str:
 
 
 def prompt_hash(example: Example) -> str:
-    """A short hash of the token ids and audio lengths that an example gives the model."""
+    """A short hash of the token ids and of the audio that an example gives the model: its length, and what is known."""
     digest = hashlib.sha256(example.tokens.ids.tobytes())
-    digest.update(str([(slot.start, slot.audio.num_samples) for slot in example.tokens.slots]).encode())
+    heard = [(slot.start, slot.audio.num_samples, slot.audio.sha256) for slot in example.tokens.slots]
+    digest.update(str(heard).encode())
     return digest.hexdigest()[:16]
 
 

@@ -15,6 +15,8 @@ from omnichat.recipes import ROOT
 
 REPLIES = "replies.jsonl"
 GENERATION = "generation.json"
+_PLACES = ("start", "channel", "offset", "size")  # of audio within its file, where it is not all of it
+_WHOLE_FILE = AudioRef("", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Answer:
         gates: mean gate of each expert over the windows of the last user turn; empty where it was not heard.
         seconds: wall time of the batch, divided by its dialogues.
         model: hash of the trained weights and the decoding settings.
-        prompt: hash of the token ids and the audio lengths that the model got.
+        prompt: hash of the token ids and of the audio that the model got.
     """
 
     id: str
@@ -205,7 +207,8 @@ def _style(record: Any) -> Style:
 def _turn(record: Mapping[str, Any]) -> Turn:
     audio = None
     if record.get("audio") is not None:
-        audio = AudioRef(_text(record["audio"]), int(record["num_samples"]), int(record.get("start", 0)))
+        places: dict[str, Any] = {name: int(record[name]) for name in _PLACES if name in record}
+        audio = AudioRef(_text(record["audio"]), int(record["num_samples"]), **places)
     return Turn(record["role"], _text(record["text"]), _style(record.get("style")), audio)
 
 
@@ -215,5 +218,7 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
         path = Path(turn.audio.path)
         inside = path.is_absolute() and path.is_relative_to(ROOT)
         record["audio"] = path.relative_to(ROOT).as_posix() if inside else str(path)
-        record |= {"num_samples": turn.audio.num_samples} | ({"start": turn.audio.start} if turn.audio.start else {})
+        places = {name: getattr(turn.audio, name) for name in _PLACES}
+        record |= {"num_samples": turn.audio.num_samples}
+        record |= {name: place for name, place in places.items() if place != getattr(_WHOLE_FILE, name)}
     return record

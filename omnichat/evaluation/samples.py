@@ -4,6 +4,7 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from html import escape
 
@@ -69,7 +70,7 @@ def _emotion(answer: Answer) -> str:
 def _player(audio: AudioRef, room: int) -> tuple[str, int]:
     """A player with its audio inside, and the bytes it takes; a sentence where that is not possible."""
     try:
-        samples = load_audio(AudioRef(str(locate(audio.path)), audio.num_samples, audio.start))
+        samples = load_audio(replace(audio, path=str(locate(audio.path))))
     except DataError as error:
         return f'<span class="note">no audio: {escape(str(error))}</span>', 0
     file = io.BytesIO()

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from omnichat.audio import load_audio
+from omnichat.data.dataset import StoreDataset
 from omnichat.data.made_up import made_up_dialogues
+from omnichat.data.module import StoreBatches, make_loader
 from omnichat.data.shards import finish_store, write_shard
 from omnichat.data.store import Store, read_info
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
+from omnichat.prompt import Prompt
 
 NOTED = Dialogue(
     "noted/ü",
@@ -130,6 +134,21 @@ def test_writing_a_store_again_leaves_nothing_of_the_old_one(tmp_path: Path) -> 
     assert sorted(file.name for file in split.glob("*.arrow")) == [f"data-0000{n}-of-00002.arrow" for n in (0, 1)]
     with pytest.raises(DataError, match=r"train: holds no dialogue.*\[empty_file\]"):
         finish_store(tmp_path / "store", name="x", licence="", source="", splits={"train": []})
+
+
+def test_a_model_gets_the_same_from_either_form(tmp_path: Path, prompt: Prompt) -> None:
+    """Which form a corpus has must not show in any result: tokens, and waves to the bit, from workers too."""
+    dialogues = made_up_dialogues(tmp_path / "made_up", 9)
+    paths = (tmp_path / "made_up" / "train.jsonl", write(tmp_path / "store", dialogues))
+    loaders = [
+        make_loader(StoreBatches([StoreDataset(path, prompt)], 4), range(3), num_workers=workers)
+        for path, workers in ((paths[0], 0), (paths[1], 0), (paths[1], 2))
+    ]
+    for lines, shards, by_workers in zip(*loaders, strict=True):
+        for name in lines._fields:
+            expected = getattr(lines, name)
+            for found in (getattr(shards, name), getattr(by_workers, name)):
+                assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
 
 
 def test_datasets_reads_the_store_and_writes_the_parquet_of_the_hub(tmp_path: Path) -> None:

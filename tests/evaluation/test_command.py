@@ -12,6 +12,7 @@ from omnichat import build
 from omnichat.checkpoint import save_checkpoint, trainable
 from omnichat.config import RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
+from omnichat.data.shards import finish_store, write_shard
 from omnichat.evaluation.command import main
 from omnichat.evaluation.replies import REPLIES
 from omnichat.evaluation.score import SCORES
@@ -117,14 +118,18 @@ def test_all_stages_on_a_run(trained: Path, capsys: pytest.CaptureFixture[str]) 
     assert (trained / "report.html").stat().st_size > 10_000
 
 
-def test_a_store_of_one_s_own(trained: Path, tmp_path: Path) -> None:
-    """Any JSONL can be scored; its set is named after the file, and joins those that are there."""
-    made_up_dialogues(tmp_path, 4, split="mine")
-    store = tmp_path / "mine.jsonl"
-    assert main([f"run={trained}", f"store={store}", "stage=generate", "limit=2"], USAGE) == 0
+@pytest.mark.parametrize("form", ["mine.jsonl", "mine"])
+def test_a_store_of_one_s_own(trained: Path, tmp_path: Path, form: str) -> None:
+    """Any JSONL or folder of shards can be scored; its set is named after it, and joins those that are there."""
+    dialogues = made_up_dialogues(tmp_path, 4, split="mine")
+    shard = write_shard(tmp_path / ".0", dialogues)
+    finish_store(tmp_path, name="x", licence="", source="", splits={"mine": [shard]})
+    assert main([f"run={trained}", f"store={tmp_path / form}", "stage=generate", "limit=2"], USAGE) == 0
     assert main([f"run={trained}", "stage=score"], USAGE) == 0
     scores = json.loads((trained / SCORES).read_text())
     assert scores["splits"]["mine"]["partial"] == {"replies": 2, "of": 4}
+    assert main([f"run={trained}", "stage=report"], USAGE) == 0
+    assert "no audio" not in (trained / "report.html").read_text()  # the dialogues can be listened to
 
 
 def test_dailytalk_is_scored_under_its_own_name(trained: Path, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Replies on disk: nothing lost, nothing broken taken for whole."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from omnichat.dialogue import DataError
+from omnichat.dialogue import AudioRef, DataError
 from omnichat.evaluation.replies import REPLIES, Answer, answer_from_json, answer_to_json, mend, read_answers
 from omnichat.recipes import ROOT
 
@@ -39,6 +40,14 @@ def test_audio_inside_the_repository_is_relative(answers: list[Answer]) -> None:
         "num_samples": 8000,
         "start": 160,
     }
+
+
+def test_audio_in_a_shard_keeps_its_place(answers: list[Answer]) -> None:
+    """The report plays it; without its place it would play the start of the shard, or nothing."""
+    turn = answers[0].history[0]
+    audio = AudioRef("train/data-00000-of-00001.arrow", 8_000, 160, 0, 4_096, 20_000)
+    changed = replace(answers[0], history=(replace(turn, audio=audio),))
+    assert answer_from_json(answer_to_json(changed)).history[0].audio == audio
 
 
 def _fields(answer: Answer) -> dict[str, object]:
