@@ -159,7 +159,9 @@ def test_datasets_reads_the_store_and_writes_the_parquet_of_the_hub(tmp_path: Pa
     assert (len(table), table.info.license, str(table.split)) == (6, "CC0-1.0", "train")
     turn = [*table.features["turns"].feature.items()]
     published = datasets.List(dict(turn) | {"audio": datasets.Audio(decode=False)})
-    table.cast_column("turns", published).to_parquet(str(tmp_path / "train.parquet"))
+    whole = table.cast_column("turns", published).with_format("arrow")
+    whole = whole.map(datasets.table.embed_table_storage, batched=True, keep_in_memory=True)  # as push_to_hub does
+    whole.with_format(None).to_parquet(str(tmp_path / "train.parquet"))
     back = datasets.Dataset.from_parquet(str(tmp_path / "train.parquet"), cache_dir=str(tmp_path / "cache"))
     assert back.features["turns"].feature["audio"] == datasets.Audio(decode=False)
     store = Store(split)
