@@ -27,6 +27,7 @@ from omnichat.recipes import CONF_DIR, compose, force, read_overrides, register_
 from omnichat.requirements import missing
 
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+USERS_OWN = ("data.val.", "data.test.", "data.sources.", "data.sources=")  # keys are the user's
 MULTIRUN_FLAGS = {"-m", "--multirun"}
 failed_runs: list[str] = []  # of the sweep in this process
 
@@ -139,8 +140,8 @@ def stop(error: Exception, code: int) -> None:
 def main() -> None:
     """Check the whole command line, then run it."""
     register_recipes()
-    # In these sections the keys are the user's own; Hydra wants to be told that they may be new.
-    sys.argv[1:] = [f"++{word}" if word.startswith(("data.val.", "data.test.")) else word for word in sys.argv[1:]]
+    # Hydra wants to be told of keys that may be new.
+    sys.argv[1:] = [f"++{word}" if word.startswith(USERS_OWN) else word for word in sys.argv[1:]]
     flags = {word for word in sys.argv[1:] if word.startswith("-")}
     if flags <= MULTIRUN_FLAGS:  # the others ask for help, or come from Hydra's own tools
         try:

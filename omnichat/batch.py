@@ -72,6 +72,7 @@ class PackedBatch(NamedTuple):
         num_targets: targets in this micro-batch.
         global_targets: targets of the whole step over all ranks and micro-batches; the loss is divided by it.
         dialogue_ids, sources, scenarios, indices: one per dialogue.
+        dialogue_targets: targets of each dialogue.
         clip_dialogues: (A,) int64, the dialogue each piece belongs to.
     """
 
@@ -91,6 +92,7 @@ class PackedBatch(NamedTuple):
     sources: tuple[str, ...]
     scenarios: tuple[str, ...]
     indices: tuple[int, ...]
+    dialogue_targets: tuple[int, ...]
     clip_dialogues: Tensor
 
 
@@ -114,7 +116,7 @@ def pack(examples: Sequence[Example], global_targets: int | None = None) -> Pack
     ]
     wave_lengths = [length for example in examples for length in example.piece_lengths()]
     owners = [number for number, example in enumerate(examples) for _ in example.piece_lengths()]
-    num_targets = sum(example.tokens.num_targets for example in examples)
+    targets = tuple(example.tokens.num_targets for example in examples)
     features = [piece for example in examples for piece in example.features or ()]
     return PackedBatch(
         ids=_concat([example.tokens.ids for example in examples]),
@@ -127,12 +129,13 @@ def pack(examples: Sequence[Example], global_targets: int | None = None) -> Pack
         wave_lengths=torch.tensor(wave_lengths, dtype=torch.int64),
         waves=None if True in cached else _pad_waves([wave for example in examples for wave in example.waves]),
         features=_pad_features(features) if True in cached else None,
-        num_targets=num_targets,
-        global_targets=num_targets if global_targets is None else global_targets,
+        num_targets=sum(targets),
+        global_targets=sum(targets) if global_targets is None else global_targets,
         dialogue_ids=tuple(example.dialogue_id for example in examples),
         sources=tuple(example.source for example in examples),
         scenarios=tuple(example.scene.get("scenario", "") for example in examples),
         indices=tuple(example.index for example in examples),
+        dialogue_targets=targets,
         clip_dialogues=torch.tensor(owners, dtype=torch.int64),
     )
 

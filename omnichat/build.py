@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from omnichat.data.mixture import alpha_weights
 from omnichat.data.module import DialogueModule
 from omnichat.data.scan import Scan, raise_faults
 from omnichat.data.scan_cache import cached_scan
+from omnichat.data.steps import Steps
 from omnichat.data.store import Store
 from omnichat.dialogue import Dialogue
 from omnichat.models.encoders import Encoder, load_encoder
@@ -48,7 +50,7 @@ def materialise(config: RunConfig, run_dir: Path) -> RunConfig:
         folder, count = run_dir / "made_up", config.data.made_up
         splits = (*SOURCES, "val")
         _made_once(folder, [config.seed, count], lambda: _made_up_splits(folder, count, config.seed, splits))
-        drawn = {"synthetic": config.data.alpha > 0, "real": config.data.alpha < 1}
+        drawn = {"synthetic": config.data.alpha != 0, "real": config.data.alpha != 1}
         values["data"] |= {source: str(folder / f"{source}.jsonl") for source in SOURCES if drawn[source]}
         values["data"]["val"] = {"val": str(folder / "val.jsonl")}
         values["data"]["made_up"] = None
@@ -144,10 +146,26 @@ def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> O
 
 
 def training_stores(config: RunConfig) -> dict[str, Path]:
-    """The stores that the run draws from; at alpha 0 and 1 only the one that is drawn."""
-    shares = {"synthetic": config.data.alpha, "real": 1 - config.data.alpha}
-    paths = {"synthetic": config.data.synthetic, "real": config.data.real}
+    """The stores that the run draws from, by source; one whose share is 0 is left out."""
+    data = config.data
+    if data.alpha is None:
+        return {name: locate(source.path) for name, source in data.sources.items() if source.weight}
+    shares = {"synthetic": data.alpha, "real": 1 - data.alpha}
+    paths = {"synthetic": data.synthetic, "real": data.real}
     return {name: locate(path) for name in SOURCES if shares[name] > 0 and (path := paths[name]) is not None}
+
+
+def source_weights(config: RunConfig) -> dict[str, float]:
+    """The share of each source, those that are not drawn included: a source's draws depend on its place.
+
+    Raises:
+        DataError: see `alpha_weights`.
+    """
+    data = config.data
+    if data.alpha is None:
+        total = math.fsum(source.weight for source in data.sources.values())
+        return {name: source.weight / total for name, source in data.sources.items()}
+    return alpha_weights(data.alpha, data.synthetic is not None, data.real is not None)
 
 
 def validation_stores(config: RunConfig) -> dict[str, Path]:
@@ -170,14 +188,13 @@ def build_data(
 
     sources, held_out = scanned(training_stores(config)), scanned(validation_stores(config))
     raise_faults([fault for part in (*sources.values(), *held_out.values()) for fault in part.faults])
-    for name, part in (sources | held_out).items():
+    for name, part in [*sources.items(), *held_out.items()]:
         _report(name, part)
-    weights = alpha_weights(data.alpha, "synthetic" in sources, "real" in sources)
-    dataset = DialogueDataset(sources, weights, prompt, config.seed, features)
+    dataset = DialogueDataset(sources, source_weights(config), prompt, config.seed, features)
+    steps = Steps(dataset, settings.dialogues_per_step, settings.tokens_per_step)
     val = [_held_out(part, prompt, features, settings.validation_dialogues) for part in held_out.values()]
     return DialogueModule(
-        dataset,
-        settings.dialogues_per_step,
+        steps,
         settings.max_steps,
         val,
         settings.micro_batch,

@@ -1,28 +1,18 @@
-"""The schema of a run: every key with its type and range.
-
-What a key means, its default and the default's source stand in `conf/`; no default lives here only, so that
-`python train.py --help` shows every key. `validate` names every fault of a config at once.
-"""
+"""Composing and checking a config: `validate` names every fault at once, with a cure for each."""
 
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from omnichat.recipes import compose, did_you_mean
+from omnichat.schema import DataConfig, ModelConfig, RunConfig, Section, SourceConfig, TrainerConfig
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, Field(min_length=1)]
-# Names become folder and file names.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-Expert = Literal["whisper", "emotion2vec", "beats"]
 # What pydantic adds to the place of a fault where a key may be of several types.
 UNION_TAGS = ("constrained-int", "literal['auto']")
 
@@ -37,164 +27,6 @@ class ConfigError(ValueError):
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
         return ConfigError, (self.faults,)
-
-
-class Section(BaseModel):
-    """A part of the config: typed strictly, closed to unknown keys, not to be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class WhisperConfig(Section):
-    """`model.encoders.whisper`."""
-
-    checkpoint: Text | None
-    context: Literal["pad30", "trim"]
-
-
-class Emotion2vecConfig(Section):
-    """`model.encoders.emotion2vec`."""
-
-    checkpoint: Text | None
-
-
-class BeatsConfig(Section):
-    """`model.encoders.beats`."""
-
-    checkpoint: Text | None
-    layout: Literal["tokens", "time"]
-
-
-class EncodersConfig(Section):
-    """`model.encoders`: those named in `model.experts` are loaded."""
-
-    whisper: WhisperConfig
-    emotion2vec: Emotion2vecConfig
-    beats: BeatsConfig
-
-
-class QFormerConfig(Section):
-    """`model.qformer`."""
-
-    hidden: Positive
-    layers: Positive
-    heads: Positive
-    ffn: Positive
-
-
-class LLMConfig(Section):
-    """`model.llm`."""
-
-    checkpoint: Text | None
-    dtype: Literal["float32", "bfloat16"]
-
-
-class LoRAConfig(Section):
-    """`model.lora`."""
-
-    enabled: bool
-    rank: Positive
-    alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Annotated[tuple[Text, ...], Field(min_length=1)]
-
-
-class ModelConfig(Section):
-    """`model`."""
-
-    random: bool
-    experts: Annotated[tuple[Expert, ...], Field(min_length=1)]
-    encoders: EncodersConfig
-    window: Positive
-    queries: Positive
-    gate: Literal["scalar", "channel", "none"]
-    qformer: QFormerConfig
-    llm: LLMConfig
-    lora: LoRAConfig
-
-
-class DataConfig(Section):
-    """`data`."""
-
-    made_up: Positive | None
-    synthetic: Text | None
-    real: Text | None
-    alpha: Fraction
-    val: dict[Name, Text]
-    test: dict[Name, Text]
-    input: Literal["speech", "text", "speech+text"]
-    system: str
-    loss_on_first: bool
-    max_tokens: Positive
-    overlong: Literal["error", "drop_oldest_turns", "drop_dialogue"]
-    features: Literal["live", "cached"]
-    features_dir: Text | None
-    num_workers: Count
-
-
-class TrainerConfig(Section):
-    """`trainer`."""
-
-    max_steps: Positive
-    dialogues_per_step: Positive
-    micro_batch: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_steps: Count
-    min_learning_rate_ratio: Fraction
-    weight_decay: Annotated[float, Field(ge=0)]
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
-    gradient_clip: Annotated[float, Field(gt=0)] | None
-    precision: Literal["32-true", "bf16-mixed", "bf16-true"]
-    accelerator: Literal["auto", "cpu", "gpu"]
-    devices: Positive | Literal["auto"]
-    num_nodes: Positive
-    strategy: Literal["auto", "ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3", "fsdp"]
-    activation_checkpointing: bool
-    validate_every: Count
-    validation_dialogues: Positive | None
-    generate_dialogues: Count
-    save_every: Count
-    keep_last: Count
-    log_every: Positive
-
-
-class WandbConfig(Section):
-    """`logger.wandb`."""
-
-    mode: Literal["disabled", "offline", "online", "auto"]
-    project: Text
-    entity: Text | None
-    group: Text | None
-
-
-class LoggerConfig(Section):
-    """`logger`; `metrics.jsonl` is always written."""
-
-    tensorboard: bool
-    wandb: WandbConfig
-
-
-class EvaluationConfig(Section):
-    """`evaluation`."""
-
-    batch_size: Positive
-    max_new_tokens: Positive
-    bootstrap: Count
-    seed: Count
-
-
-class RunConfig(Section):
-    """Everything a run depends on."""
-
-    run_name: Name
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    resume: Text
-    threads: Positive | None
-    model: ModelConfig
-    data: DataConfig
-    trainer: TrainerConfig
-    logger: LoggerConfig
-    evaluation: EvaluationConfig
 
 
 def load_config(*overrides: str) -> RunConfig:
@@ -248,11 +80,14 @@ def _delete(values: dict[str, Any], location: Sequence[int | str]) -> None:
 
 
 def _explain(key: str, fault: ErrorDetails) -> str:
+    in_sources = key.startswith("data.sources.")
     if fault["type"] == "missing":
-        return "is missing; every key has its default in conf/"
+        return f"is missing; every {'source has a path and a weight' if in_sources else 'key has its default in conf/'}"
     if fault["type"] == "extra_forbidden":
         known = known_keys()
         parent = key.rpartition(".")[0]
+        if in_sources:  # the names of sources are the user's
+            known = [f"{parent}.{name}" for name in SourceConfig.model_fields]
         siblings = ", ".join(name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent)
         return "unknown key" + (did_you_mean(key, known) or f"; {parent or 'the top level'} has {siblings}")
     choices = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
@@ -272,16 +107,37 @@ def known_keys(section: type[Section] = RunConfig, prefix: str = "") -> list[str
 def _contradictions(config: RunConfig) -> list[str]:
     """What each key allows by itself, and the keys together do not."""
     model, data, trainer = config.model, config.data, config.trainer
-    held_out = data.val or data.made_up
-    micro_batches = _micro_batches(trainer)
     rules = [
         (len(set(model.experts)) < len(model.experts), "model.experts: names an expert twice"),
         (
             model.qformer.hidden % model.qformer.heads != 0,
             f"model.qformer: hidden {model.qformer.hidden} cannot be cut into {model.qformer.heads} heads of one width",
         ),
+        *(_source_rules(data) if data.sources else _alpha_rules(data)),
         (
-            data.made_up is not None and (data.synthetic or data.real),
+            data.features == "cached" and data.features_dir is None,
+            "data.features_dir: data.features=cached keeps frames there; name a folder, or data.features=live",
+        ),
+        (
+            trainer.warmup_steps > trainer.max_steps,
+            f"trainer.warmup_steps: {trainer.warmup_steps} is more than trainer.max_steps {trainer.max_steps}",
+        ),
+        *_step_rules(trainer),
+        (
+            trainer.validate_every > 0 and not (data.val or data.made_up),
+            "trainer.validate_every: there is nothing to validate on; set data.val, or trainer.validate_every=0",
+        ),
+    ]
+    return [*(message for broken, message in rules if broken), *_checkpoint_faults(model)]
+
+
+def _alpha_rules(data: DataConfig) -> list[tuple[bool, str]]:
+    """The paper's two sources."""
+    if data.alpha is None:
+        return [(True, "data.alpha: is null, and data.sources has no source; set one of them")]
+    return [
+        (
+            data.made_up is not None and bool(data.synthetic or data.real),
             "data.made_up: stands in for both sources; set data.synthetic=null data.real=null, or data.made_up=null",
         ),
         (
@@ -292,26 +148,47 @@ def _contradictions(config: RunConfig) -> list[str]:
             data.alpha < 1 and not (data.real or data.made_up),
             f"data.alpha: {data.alpha:g} draws real dialogues; set data.real, or data.alpha=1",
         ),
-        (
-            data.features == "cached" and data.features_dir is None,
-            "data.features_dir: data.features=cached keeps frames there; name a folder, or data.features=live",
+    ]
+
+
+def _source_rules(data: DataConfig) -> list[tuple[bool, str]]:
+    """Any number of sources, in place of the paper's two."""
+    shares = "data.sources gives the shares"
+    return [
+        (data.alpha is not None, f"data.alpha: {shares}; set data.alpha=null, or data.sources={{}}"),
+        *(
+            (getattr(data, name) is not None, f"data.{name}: {shares}; set data.{name}=null, or data.sources={{}}")
+            for name in ("synthetic", "real", "made_up")
         ),
         (
-            trainer.warmup_steps > trainer.max_steps,
-            f"trainer.warmup_steps: {trainer.warmup_steps} is more than trainer.max_steps {trainer.max_steps}",
-        ),
-        (
-            trainer.micro_batch not in micro_batches,
-            f"trainer.micro_batch: {trainer.dialogues_per_step} dialogues a step on {_ranks(trainer) or 'any'} "
-            f"rank(s) cannot be cut into micro-batches of {trainer.micro_batch}; "
-            + (f"choose {_listed(micro_batches)}" if micro_batches else "change trainer.devices or dialogues_per_step"),
-        ),
-        (
-            trainer.validate_every > 0 and not held_out,
-            "trainer.validate_every: there is nothing to validate on; set data.val, or trainer.validate_every=0",
+            not any(source.weight for source in data.sources.values()),
+            "data.sources: every weight is 0, so nothing is drawn; give one source a weight",
         ),
     ]
-    return [*(message for broken, message in rules if broken), *_checkpoint_faults(model)]
+
+
+def _step_rules(trainer: TrainerConfig) -> list[tuple[bool, str]]:
+    """A step is so many dialogues, or so many tokens."""
+    if trainer.tokens_per_step is not None:
+        return [
+            (
+                trainer.dialogues_per_step is not None,
+                "trainer.tokens_per_step: a step is so many tokens or so many dialogues; set "
+                "trainer.dialogues_per_step=null, or trainer.tokens_per_step=null",
+            )
+        ]
+    if trainer.dialogues_per_step is None:
+        message = "is null, and so is trainer.tokens_per_step; say how large a step is"
+        return [(True, f"trainer.dialogues_per_step: {message}")]
+    sizes = _micro_batches(trainer.dialogues_per_step, _ranks(trainer) or trainer.num_nodes)
+    return [
+        (
+            trainer.micro_batch not in sizes,
+            f"trainer.micro_batch: {trainer.dialogues_per_step} dialogues a step on {_ranks(trainer) or 'any'} "
+            f"rank(s) cannot be cut into micro-batches of {trainer.micro_batch}; "
+            + (f"choose {_listed(sizes)}" if sizes else "change trainer.devices or dialogues_per_step"),
+        )
+    ]
 
 
 def _checkpoint_faults(model: ModelConfig) -> list[str]:
@@ -340,7 +217,7 @@ def _ranks(trainer: TrainerConfig) -> int | None:
     return trainer.devices * trainer.num_nodes if isinstance(trainer.devices, int) else None
 
 
-def _micro_batches(trainer: TrainerConfig) -> list[int]:
+def _micro_batches(dialogues: int, ranks: int) -> list[int]:
     """The sizes of a micro-batch that cut a step evenly; on an unknown number of ranks, those that cut it on one."""
-    share, rest = divmod(trainer.dialogues_per_step, _ranks(trainer) or trainer.num_nodes)
+    share, rest = divmod(dialogues, ranks)
     return [size for size in range(1, share + 1) if share % size == 0] if rest == 0 else []

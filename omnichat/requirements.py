@@ -54,8 +54,9 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
     model, data = config.model, config.data
     checkpoints = {f"model.encoders.{name}": getattr(model.encoders, name).checkpoint for name in model.experts}
     named = {f"{key}.checkpoint": path for key, path in (checkpoints | {"model.llm": model.llm.checkpoint}).items()}
-    named["data.synthetic"] = data.synthetic if data.alpha > 0 else None
-    named["data.real"] = data.real if data.alpha < 1 else None
+    named["data.synthetic"] = data.synthetic if data.alpha != 0 else None
+    named["data.real"] = data.real if data.alpha != 1 else None
+    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items() if source.weight}
     named |= {f"data.val.{name}": path for name, path in data.val.items()}
     named["resume"] = None if config.resume in ("auto", "never") else config.resume
     return ((key, path) for key, path in named.items() if path is not None)

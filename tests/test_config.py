@@ -9,6 +9,12 @@ from pydantic import ValidationError
 from omnichat.config import ConfigError, load_config, validate
 from omnichat.recipes import compose
 
+SOURCES = (
+    "data=base", "++data.val.v=v.jsonl", "data.alpha=null",
+    "++data.sources.a.path=a.jsonl", "++data.sources.b.path=b.jsonl",
+    "++data.sources.a.weight=3", "++data.sources.b.weight=1",
+)  # fmt: skip
+
 
 def faults(*overrides: str, **added: object) -> list[str]:
     """The faults of a config; `added` are merged as a recipe would, without Hydra's checks."""
@@ -48,6 +54,17 @@ def test_a_key_like_no_other_gets_the_list_of_its_section() -> None:
     """A far guess would mislead."""
     assert faults(model={"lora": {"zzz": 1}}) == [
         "model.lora.zzz: unknown key; model.lora has enabled, rank, alpha, dropout, targets"
+    ]
+
+
+def test_a_source_is_explained_though_its_name_is_the_users() -> None:
+    """The schema cannot list the names of sources; what belongs below one must be said all the same."""
+    assert faults(*SOURCES, data={"sources": {"a": {"wieght": 1}}}) == [
+        "data.sources.a.wieght: unknown key; did you mean 'data.sources.a.weight'?"
+    ]
+    assert faults(*SOURCES[:-1])[0] == "data.sources.b.weight: is missing; every source has a path and a weight"
+    assert faults(*SOURCES, "data.sources.b.weight=-1") == [
+        "data.sources.b.weight: Input should be greater than or equal to 0 (got -1)"
     ]
 
 
@@ -106,6 +123,14 @@ def test_a_key_of_two_types_has_one_fault() -> None:
         (["model.llm.checkpoint=x"], "model.llm.checkpoint: is set, but model.random=true"),
         (["model.qformer.heads=5"], "model.qformer: hidden 32 cannot be cut into 5 heads"),
         (["trainer.warmup_steps=9"], "trainer.warmup_steps: 9 is more than trainer.max_steps 8"),
+        (["data.alpha=null"], "data.alpha: is null, and data.sources has no source"),
+        ([*SOURCES, "data.alpha=0.5"], "data.alpha: data.sources gives the shares; set data.alpha=null"),
+        ([*SOURCES, "data.synthetic=x"], "data.synthetic: data.sources gives the shares; set data.synthetic=null"),
+        ([*SOURCES, "data.real=x"], "data.real: data.sources gives the shares"),
+        ([*SOURCES, "data.made_up=3"], "data.made_up: data.sources gives the shares"),
+        ([*SOURCES[:-2], "++data.sources.b.weight=0", "++data.sources.a.weight=0"], "data.sources: every weight is 0"),
+        (["trainer.tokens_per_step=100"], "trainer.tokens_per_step: a step is so many tokens or so many dialogues"),
+        (["trainer.dialogues_per_step=null"], "trainer.dialogues_per_step: is null, and so is trainer.tokens_per_step"),
         (["trainer.devices=3"], "trainer.micro_batch: 8 dialogues a step on 3 rank(s) cannot be cut"),
     ],
 )
@@ -122,6 +147,7 @@ def test_keys_that_contradict_each_other(overrides: list[str], fault: str) -> No
         ["model=omnichat", "model.experts=[whisper]", "model.encoders.beats.checkpoint=null"],
         ["trainer.devices=2", "trainer.num_nodes=2", "trainer.micro_batch=2"],
         ["trainer.validate_every=0", "data=base", "data.synthetic=x"],
+        [*SOURCES, "trainer.devices=3", "trainer.dialogues_per_step=null", "trainer.tokens_per_step=4096"],
     ],
 )
 def test_what_is_not_used_need_not_be_there(overrides: list[str]) -> None:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from omnichat.audio import load_audio, pieces
 from omnichat.batch import Example
 from omnichat.data.features import FeatureReader
-from omnichat.data.mixture import Mixture
+from omnichat.data.mixture import BLOCK, Mixture
 from omnichat.data.overlong import without_oldest
 from omnichat.data.scan import Scan, raise_faults
+from omnichat.data.shares import Drawn, Shares
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError, Dialogue
 from omnichat.prompt import Prompt
@@ -120,32 +121,56 @@ class DialogueDataset:
         self.names = tuple(weights)
         self.scans = sources
         self.prompt, self.features = prompt, features
+        parts = [sources[name] for name in self.names if name in sources]
         sizes = [len(sources[name].rows) if name in sources else 0 for name in self.names]
         self.mixture = Mixture(sizes, list(weights.values()), seed)
+        # The scans' columns end to end: place p of source k is at offsets[k] + p.
+        self._offsets = np.cumsum([0, *sizes[:-1]])
+        self._lengths = np.concatenate([part.lengths for part in parts])
+        self._targets = np.concatenate([part.targets for part in parts])
+        self._seconds = np.concatenate([part.seconds for part in parts])
 
     def __getitem__(self, index: int) -> Example:
         """The example at an index of the stream."""
-        name, part, place = self._draw(index)
+        source, place = self.mixture[index]
+        name = self.names[source]
+        part = self.scans[name]
         dialogue = without_oldest(part.store[int(part.rows[place])], int(part.first_turns[place]))
         return make_example(dialogue, self.prompt, self.features, source=name, index=index)
 
-    def lengths(self, indices: Sequence[int]) -> list[int]:
-        """Tokens of the dialogues at these indices, known without reading them."""
-        return [int(part.lengths[place]) for _, part, place in map(self._draw, indices)]
+    def lengths(self, indices: range) -> NDArray[np.int32]:
+        """Tokens of each of the dialogues at these consecutive indices, known without reading them."""
+        return self._lengths[self._places(indices)[1]]
 
-    def num_targets(self, indices: Sequence[int]) -> int:
-        """Target tokens of these indices together, known without reading them."""
-        return sum(int(part.targets[place]) for _, part, place in map(self._draw, indices))
+    def num_targets(self, indices: range) -> int:
+        """Target tokens of these consecutive indices together, known without reading them."""
+        return int(self._targets[self._places(indices)[1]].sum())
+
+    def shares(self, stop: int) -> Shares:
+        """What the indices [0, stop) hold of each source that is drawn."""
+        totals = np.zeros((len(self.names), 3))
+        for start in range(0, stop, BLOCK):
+            sources, places = self._places(range(start, min(start + BLOCK, stop)))
+            for unit, weights in enumerate((None, self._seconds[places], self._targets[places])):
+                totals[:, unit] += np.bincount(sources, weights, minlength=len(self.names))
+        sizes = dict(zip(self.names, self.mixture.sizes, strict=True))
+        drawn = {name: Drawn(*total) for name, total in zip(self.names, totals.tolist(), strict=True)}
+        return Shares({name: sizes[name] for name, _ in self.drawn_scans()}, drawn)
+
+    def drawn_scans(self) -> list[tuple[str, Scan]]:
+        """The sources whose weight is not 0."""
+        weights = zip(self.names, self.mixture.weights, strict=True)
+        return [(name, self.scans[name]) for name, weight in weights if weight > 0]
 
     def fingerprint(self) -> str:
         """A short hash of all that the stream depends on: sizes, weights, seed, and the scans' choices."""
         digest = hashlib.sha256(self.mixture.fingerprint().encode())
-        for name, part in sorted(self.scans.items()):
+        for name, part in [(name, self.scans[name]) for name in self.names if name in self.scans]:
             columns = (part.rows, part.lengths, part.first_turns)
             digest.update(name.encode() + b"".join(column.tobytes() for column in columns))
         return digest.hexdigest()[:16]
 
-    def _draw(self, index: int) -> tuple[str, Scan, int]:
-        """The source's name, its scan, and the place in it."""
-        source, place = self.mixture[index]
-        return self.names[source], self.scans[self.names[source]], place
+    def _places(self, indices: range) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """The source of each of these consecutive indices, and its place in the columns of all scans."""
+        sources, places = self.mixture.draw(indices.start, indices.stop)
+        return sources, self._offsets[sources] + places

@@ -87,6 +87,22 @@ class Mixture:
         turn, place = divmod(draw, self.sizes[source])
         return source, int(self._permutation(source, turn)[place])
 
+    def draw(self, start: int, stop: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Sources and rows, (stop - start,) each, of the indices [start, stop): `mixture[index]`, many at once."""
+        if not 0 <= start <= stop:
+            raise IndexError(f"the stream has no indices [{start}, {stop})")
+        sources = np.empty(stop - start, dtype=np.intp)
+        rows = np.empty(stop - start, dtype=np.int64)
+        for block in range(start // BLOCK, -(-stop // BLOCK)):
+            first, last = max(start, block * BLOCK), min(stop, (block + 1) * BLOCK)
+            inside, here = slice(first - block * BLOCK, last - block * BLOCK), slice(first - start, last - start)
+            drawn, draws = (part[inside] for part in self._block(block))
+            sources[here] = drawn
+            for source, size in enumerate(self.sizes):
+                if len(places := np.flatnonzero(drawn == source)):
+                    rows[here][places] = self._walk(source, draws[places], size)
+        return sources, rows
+
     def counts(self, stop: int) -> tuple[int, ...]:
         """How many dialogues of each source the indices [0, stop) hold."""
         block, rest = divmod(stop, BLOCK)
@@ -124,6 +140,16 @@ class Mixture:
             places = np.flatnonzero(sources == source)
             draws[places] = before + np.arange(len(places))
         return sources, draws
+
+    def _walk(self, source: int, draws: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Rows of these draws of a source, which ascend by one."""
+        rows = np.empty(len(draws), dtype=np.int64)
+        first, last = int(draws[0]), int(draws[-1])
+        for turn in range(first // size, last // size + 1):
+            start, stop = max(first, turn * size), min(last + 1, (turn + 1) * size)
+            permutation = self._permutation(source, turn)
+            rows[start - first : stop - first] = permutation[start - turn * size : stop - turn * size]
+        return rows
 
     def _compute_permutation(self, source: int, turn: int) -> NDArray[np.intp]:
         # Sorting random keys, not Generator.permutation, whose order numpy may change between versions.

@@ -1,7 +1,7 @@
-"""Batches for training and validation. A step is a range of indices; the position in the data is the step alone.
+"""The data of a run, as Lightning takes it: batches for training from any step on, and for validation.
 
-Step s trains on the stream's indices [s * B, (s + 1) * B), whatever the number of ranks, micro-batches and workers.
-Lightning's own restoring of loaders is not used: it repeats and loses samples.
+The position in the data is the step alone (`omnichat.data.steps`). Lightning's own restoring of loaders is not used: it
+repeats and loses samples.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,73 +13,12 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from omnichat.batch import PackedBatch, pack
-from omnichat.data.dataset import DialogueDataset, StoreDataset
+from omnichat.data.dataset import StoreDataset
+from omnichat.data.shares import Shares
+from omnichat.data.steps import StepBatches, Steps
 from omnichat.dialogue import DataError
 
 T = TypeVar("T")
-
-
-def split_step(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Share the dialogues of a step out over its micro-batches, nearly equal in tokens.
-
-    Longest first, each to the lightest part: no rank waits long for another. Numbers of dialogues may differ, which the
-    loss allows: it is divided by the targets of the whole step.
-
-    Args:
-        lengths: tokens of each dialogue.
-        parts: micro-batches of the step, over all ranks.
-
-    Returns:
-        For each part the positions of its dialogues, ascending.
-
-    Raises:
-        ValueError: fewer dialogues than parts.
-    """
-    if len(lengths) < parts:
-        raise ValueError(
-            f"{len(lengths)} dialogues a step cannot fill {parts} micro-batches (ranks x accumulation); "
-            "raise dialogues_per_step or lower the accumulation"
-        )
-    shares: list[list[int]] = [[] for _ in range(parts)]
-    loads = [0] * parts
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        part = min(range(parts), key=loads.__getitem__)
-        shares[part].append(place)
-        loads[part] += lengths[place]
-    return [sorted(share) for share in shares]
-
-
-class StepBatches:
-    """The micro-batches of one rank: item n is micro-batch n % accumulation of step n // accumulation."""
-
-    def __init__(
-        self,
-        dataset: DialogueDataset,
-        dialogues_per_step: int,
-        accumulation: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if not 0 <= rank < world_size or accumulation < 1:
-            raise ValueError(f"rank {rank} of {world_size} with accumulation {accumulation} is not possible")
-        split_step([1] * dialogues_per_step, world_size * accumulation)  # fails now rather than in a worker
-        self.dataset, self.dialogues_per_step = dataset, dialogues_per_step
-        self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
-
-    def indices(self, number: int) -> list[int]:
-        """The indices of the stream in one micro-batch."""
-        step, micro = divmod(number, self.accumulation)
-        whole = self._step(step)
-        shares = split_step(self.dataset.lengths(whole), self.world_size * self.accumulation)
-        return [whole[place] for place in shares[self.rank * self.accumulation + micro]]
-
-    def __getitem__(self, number: int) -> PackedBatch:
-        """A packed micro-batch that knows the targets of its whole step."""
-        examples = [self.dataset[index] for index in self.indices(number)]
-        return pack(examples, self.dataset.num_targets(self._step(number // self.accumulation)))
-
-    def _step(self, step: int) -> range:
-        return range(step * self.dialogues_per_step, (step + 1) * self.dialogues_per_step)
 
 
 class StoreBatches:
@@ -115,8 +54,7 @@ class DialogueModule(LightningDataModule):
     """The data of a run.
 
     Args:
-        dataset: the stream to train on.
-        dialogues_per_step: B, over all ranks and micro-batches.
+        steps: the stream to train on, cut into steps.
         max_steps: steps of the run.
         val: stores to validate on, together.
         val_batch_size: dialogues of a validation batch.
@@ -126,8 +64,7 @@ class DialogueModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: DialogueDataset,
-        dialogues_per_step: int,
+        steps: Steps,
         max_steps: int,
         val: Sequence[StoreDataset] = (),
         val_batch_size: int = 8,
@@ -135,7 +72,7 @@ class DialogueModule(LightningDataModule):
         start_step: int = 0,
     ) -> None:
         super().__init__()
-        self.dataset, self.dialogues_per_step, self.max_steps = dataset, dialogues_per_step, max_steps
+        self.steps, self.dataset, self.max_steps = steps, steps.dataset, max_steps
         self.val, self.val_batch_size = tuple(val), val_batch_size
         self.num_workers, self.start_step = num_workers, start_step
 
@@ -145,7 +82,8 @@ class DialogueModule(LightningDataModule):
         if self.trainer is not None:
             accumulation = self.trainer.accumulate_grad_batches
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        batches = StepBatches(self.dataset, self.dialogues_per_step, accumulation, rank, world_size)
+        batches = StepBatches(self.steps, accumulation, rank, world_size)
+        batches.check(self.max_steps)
         return make_loader(
             batches, range(self.start_step * accumulation, self.max_steps * accumulation), self.num_workers
         )
@@ -160,8 +98,12 @@ class DialogueModule(LightningDataModule):
 
     def passes(self, steps: int) -> Mapping[str, float]:
         """How often each source will have been walked through after so many steps."""
-        passes = self.dataset.mixture.passes(steps * self.dialogues_per_step)
+        passes = self.dataset.mixture.passes(self.steps.start(steps))
         return dict(zip(self.dataset.names, passes, strict=True))
+
+    def shares(self) -> Shares:
+        """What is drawn of each source before `start_step`, for the run to count on."""
+        return self.dataset.shares(self.steps.start(self.start_step))
 
 
 def make_loader(batches: StepBatches | StoreBatches, numbers: range, num_workers: int = 0) -> DataLoader[Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from omnichat.config import EvaluationConfig, RunConfig
 from omnichat.recipes import did_you_mean, locate
+from omnichat.schema import EvaluationConfig, RunConfig
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 STAGES = ("all", "generate", "score", "report")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.config import RunConfig
+from omnichat.data.shares import describe, sources_in
 
 Parameters = Mapping[str, Mapping[str, int]]
 
@@ -70,7 +71,7 @@ def run_facts(
         ("Trained on", _sources(config, steps)),
         (
             "Training",
-            f"{last:,} of {trainer.max_steps:,} steps of {trainer.dialogues_per_step} dialogues{speed}; learning rate "
+            f"{last:,} of {trainer.max_steps:,} steps of {_step_size(config)}{speed}; learning rate "
             f"{trainer.learning_rate:g}, warm-up {trainer.warmup_steps}, weight decay {trainer.weight_decay:g}, "
             f"clipping {trainer.gradient_clip}, {trainer.precision}",
         ),
@@ -111,6 +112,13 @@ def deviations(config: RunConfig, parameters: Parameters) -> list[str]:
     return lines
 
 
+def _step_size(config: RunConfig) -> str:
+    trainer = config.trainer
+    if trainer.tokens_per_step is not None:
+        return f"at most {trainer.tokens_per_step:,} tokens"
+    return f"{trainer.dialogues_per_step} dialogues"
+
+
 def _checkpoint(config: RunConfig, expert: str) -> str:
     return str(getattr(config.model.encoders, expert).checkpoint)
 
@@ -123,15 +131,28 @@ def _weights(parameters: Parameters) -> str:
 
 
 def _sources(config: RunConfig, steps: Sequence[Mapping[str, float]]) -> str:
+    """Each source with its share as asked for and, from the last step's metrics, as it was drawn."""
     data = config.data
-    shares = {"synthetic": data.alpha, "real": 1 - data.alpha}
-    parts = [f"{name} <code>{escape(str(getattr(data, name)))}</code>" for name, share in shares.items() if share > 0]
-    realised = [(r["data/alpha_realised"], r.get("data/dialogues", 1)) for r in steps if "data/alpha_realised" in r]
-    if 0 < data.alpha < 1 and realised:
-        total = sum(weight for _, weight in realised)
-        share = sum(alpha * weight for alpha, weight in realised) / max(total, 1)
-        parts.append(f"alpha {data.alpha:g}, realised share of synthetic dialogues {share:.3f}")
-    return "<br>".join(parts)
+    if data.alpha is None:
+        weights = {name: source.weight for name, source in data.sources.items()}
+        paths = {name: source.path for name, source in data.sources.items()}
+    else:
+        weights = {"synthetic": data.alpha, "real": 1 - data.alpha}
+        paths = {name: str(getattr(data, name)) for name in weights}
+    drawn = realised(steps)
+    total = sum(weights.values())
+    return "<br>".join(
+        f"{name} <code>{escape(paths[name])}</code>, share {weight / total:g}"
+        + (f"; drawn: {drawn[name]}" if name in drawn else "")
+        for name, weight in weights.items()
+        if weight
+    )
+
+
+def realised(steps: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """What was drawn of each source up to the last step that was logged, in words."""
+    last = next((record for record in reversed(steps) if sources_in(record)), {})
+    return {name: describe(name, last).removeprefix(f"{name}: ") for name in sources_in(last)}
 
 
 def _count(number: int) -> str:

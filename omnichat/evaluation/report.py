@@ -9,7 +9,7 @@ from typing import Any
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError
 from omnichat.evaluation.charts import gauge
-from omnichat.evaluation.facts import deviations, run_facts, tiny_notice
+from omnichat.evaluation.facts import deviations, realised, run_facts, tiny_notice
 from omnichat.evaluation.figures import confusions, curves, gates
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
@@ -54,7 +54,7 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
         tiny_notice(config, parameters),
         _headlines(scores, others),
         section("Scores", _scores(scores, others), _by_scenario(scores)),
-        _paper(scores, config),
+        _paper(scores, config, steps),
         section("Training", curves(steps)),
         section("Which expert is heard when", gates(answers, steps, config.model.experts)),
         section("Which emotion is answered for which", confusions(scores)),
@@ -165,7 +165,7 @@ def _by_scenario(scores: Mapping[str, Any]) -> str:
     return panel(table(head, rows, "scores")) if rows else ""
 
 
-def _paper(scores: Mapping[str, Any], config: RunConfig) -> str:
+def _paper(scores: Mapping[str, Any], config: RunConfig, steps: Sequence[Mapping[str, float]]) -> str:
     found = paper_table(config)
     if found is None:
         return ""
@@ -177,7 +177,9 @@ def _paper(scores: Mapping[str, Any], config: RunConfig) -> str:
         [f"<b>this run, {escape(name)}</b>{_partial(split)}", *(_value(split["metrics"].get(key)) for key in COLUMNS)]
         for name, split in scores["splits"].items()
     ]
-    note = f'<p class="note">{escape(found.note)}</p>' if found.note else ""
+    drawn = [f"This run drew of {name}: {text}." for name, text in realised(steps).items()]
+    notes = " ".join([*([found.note] if found.note else []), *drawn])
+    note = f'<p class="note">{escape(notes)}</p>' if notes else ""
     shown = table(["× 100", *(escape(TITLES[key]) for key in COLUMNS)], rows, "scores")
     return section("Beside the paper", panel(shown + note, found.title))
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import yaml
 
 from omnichat import build
 from omnichat.checkpoint import CheckpointError, restore_trained
-from omnichat.config import ConfigError, RunConfig
+from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
 from omnichat.requirements import missing
@@ -70,7 +71,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         # 3. the model: experts and LLM are frozen; Mix-Former and LoRA are trained
         pl.seed_everything(config.seed, verbose=False)
         model = build.build_model(config, features.widths if features is not None else None)
-        module = OmniChatModule(model, config.trainer, config.seed, _holdout(config, prompt, features))
+        shares = data.shares()
+        module = OmniChatModule(model, config.trainer, config.seed, _holdout(config, prompt, features), shares)
 
         # 4. where it goes on from
         if start is not None:
@@ -97,6 +99,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
             progress.close()
 
         # 7. how it ended
+        if trainer.is_global_zero:
+            print(f"drawn in {trainer.global_step:,} steps:\n{shares.text()}", flush=True)
         if stop.signal is not None:
             print(
                 f"stopped by signal {stop.signal} at step {trainer.global_step}, saved; the same command goes on",
@@ -137,7 +141,22 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
         callbacks=callbacks,
         default_root_dir=str(run_dir),
     )
-    ranks = trainer.world_size
+    trainer.accumulate_grad_batches = accumulation = _accumulation(settings, trainer.world_size)
+    loop = trainer.fit_loop.epoch_loop
+    trainer.val_check_interval = settings.validate_every * accumulation if validated else 1.0
+    # The sampler starts at this step; Lightning must count from it too: learning rate, validation and logs follow.
+    steps = loop.automatic_optimization.optim_progress.optimizer.step.total
+    steps.ready = steps.completed = first_step
+    loop.batch_progress.total.ready = loop.batch_progress.total.completed = first_step * accumulation
+    return trainer
+
+
+def _accumulation(settings: TrainerConfig, ranks: int) -> int:
+    """Micro-batches of each rank in a step."""
+    if settings.dialogues_per_step is None:
+        assert settings.tokens_per_step is not None, "check() asks for one of both"
+        share = settings.tokens_per_step / ranks
+        return math.ceil(share / (settings.micro_batch_tokens or share))
     accumulation, rest = divmod(settings.dialogues_per_step, settings.micro_batch * ranks)
     if rest:
         raise ConfigError(
@@ -146,14 +165,7 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
                 f"cut into micro-batches of {settings.micro_batch}; choose another size"
             ]
         )
-    trainer.accumulate_grad_batches = accumulation
-    loop = trainer.fit_loop.epoch_loop
-    trainer.val_check_interval = settings.validate_every * accumulation if validated else 1.0
-    # The sampler starts at this step; Lightning must count from it too: learning rate, validation and logs follow.
-    steps = loop.automatic_optimization.optim_progress.optimizer.step.total
-    steps.ready = steps.completed = first_step
-    loop.batch_progress.total.ready = loop.batch_progress.total.completed = first_step * accumulation
-    return trainer
+    return accumulation
 
 
 def _quiet() -> None:

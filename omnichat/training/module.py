@@ -14,6 +14,7 @@ from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import Example, PackedBatch
 from omnichat.checkpoint import trainable
 from omnichat.config import TrainerConfig
+from omnichat.data.shares import UNITS, Drawn, Shares
 from omnichat.dialogue import Dialogue
 from omnichat.metrics.emotion import weighted_f1
 from omnichat.models.omnichat import Losses, OmniChat
@@ -54,12 +55,20 @@ class OmniChatModule(LightningModule):
 
     strict_loading = False
 
-    def __init__(self, model: OmniChat, config: TrainerConfig, seed: int, holdout: Holdout | None = None) -> None:
+    def __init__(
+        self,
+        model: OmniChat,
+        config: TrainerConfig,
+        seed: int,
+        holdout: Holdout | None = None,
+        shares: Shares | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.seed = seed
         self.holdout = holdout
+        self.shares = shares if shares is not None else Shares({})
         self.step_sums = StepSums()
         self.validation_sums: dict[str, Tensor] = {}
 
@@ -114,12 +123,19 @@ class OmniChatModule(LightningModule):
                 "tokens": sum(len(batch.ids) for batch in sums.batches),
                 "samples": sum(int(batch.wave_lengths.sum()) for batch in sums.batches),
                 "dialogues": sum(len(batch.dialogue_ids) for batch in sums.batches),
-                "synthetic": sum(source == "synthetic" for batch in sums.batches for source in batch.sources),
+            }
+            | {
+                f"{unit} {name}": getattr(drawn, unit)
+                for name, drawn in drawn_by_source(sums.batches, tuple(self.shares.sizes)).items()
+                for unit in UNITS
             }
         )
-        metrics = _loss_metrics(total)
+        for name in self.shares.sizes:
+            self.shares.add(name, Drawn(**{unit: total[f"{unit} {name}"] for unit in UNITS}))
+        metrics = _loss_metrics(total) | self.shares.metrics()
+        if "synthetic" in self.shares.sizes or "real" in self.shares.sizes:  # the paper's two sources
+            metrics["data/alpha_realised"] = total.get("dialogues synthetic", 0.0) / max(1, total["dialogues"])
         metrics |= {
-            "data/alpha_realised": total["synthetic"] / max(1, total["dialogues"]),
             "data/dialogues": total["dialogues"],
             "data/tokens": total["tokens"],
             "perf/seconds": sums.seconds,
@@ -179,6 +195,18 @@ def _loss_metrics(total: dict[str, float]) -> dict[str, float]:
         if total.get(f"{part}_targets"):
             metrics[f"loss/{part}"] = total[part] / total[f"{part}_targets"]
     return metrics
+
+
+def drawn_by_source(batches: Sequence[PackedBatch], names: Sequence[str]) -> dict[str, Drawn]:
+    """What this rank's micro-batches hold of each source."""
+    drawn = {name: Drawn() for name in names}
+    for batch in batches:
+        for source, targets in zip(batch.sources, batch.dialogue_targets, strict=True):
+            drawn[source].dialogues += 1
+            drawn[source].targets += targets
+        for dialogue, samples in zip(batch.clip_dialogues.tolist(), batch.wave_lengths.tolist(), strict=True):
+            drawn[batch.sources[dialogue]].seconds += samples / SAMPLE_RATE
+    return drawn
 
 
 def gates_by_scenario(

@@ -56,7 +56,7 @@ def test_option_exists(option: tuple[str, str]) -> None:
 @pytest.mark.parametrize("key", found(r"\b((?:model|data|trainer|logger|evaluation)\.[a-z_.0-9]+)="))
 def test_key_exists(key: str) -> None:
     """The same for keys."""
-    assert key in known_keys() or key.startswith(("data.val.", "data.test."))
+    assert key in known_keys() or key.startswith(("data.val.", "data.test.", "data.sources."))
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:|#)([^)]+)\)", README))

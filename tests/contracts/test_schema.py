@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from omnichat.config import RunConfig, Section, known_keys
+from omnichat.config import known_keys
 from omnichat.recipes import CONF_DIR, compose
+from omnichat.schema import RunConfig, Section
 
-OPEN = {"data.val", "data.test"}  # their keys are the user's
+OPEN = {"data.val", "data.test", "data.sources"}  # their keys are the user's
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF_DIR.glob("*/*.yaml"))
 
 

@@ -85,7 +85,7 @@ def test_lengths_and_targets_are_known_without_reading(stream: DialogueDataset) 
     """The loss is divided by these on every rank, before any rank has read another's dialogues."""
     indices = range(90, 110)
     examples = [stream[index] for index in indices]
-    assert stream.lengths(indices) == [len(example.tokens.ids) for example in examples]
+    assert stream.lengths(indices).tolist() == [len(example.tokens.ids) for example in examples]
     assert stream.num_targets(indices) == pack(examples).num_targets
 
 

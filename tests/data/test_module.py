@@ -10,8 +10,9 @@ import torch
 from omnichat.batch import PackedBatch
 from omnichat.data.dataset import DialogueDataset, StoreDataset
 from omnichat.data.made_up import made_up_dialogues
-from omnichat.data.module import DialogueModule, StepBatches, StoreBatches, make_loader, split_step
+from omnichat.data.module import DialogueModule, StoreBatches, make_loader
 from omnichat.data.scan import scan
+from omnichat.data.steps import StepBatches, Steps
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError
 from omnichat.prompt import Prompt
@@ -27,45 +28,6 @@ def stream(tmp_path: Path, prompt: Prompt) -> DialogueDataset:
     return DialogueDataset(scans, {"synthetic": 0.3, "real": 0.7}, prompt)
 
 
-def batches_of_step(stream: DialogueDataset, step: int, world_size: int, accumulation: int) -> list[PackedBatch]:
-    """All micro-batches of a step of 8 dialogues, over all ranks."""
-    ranks = [StepBatches(stream, 8, accumulation, rank, world_size) for rank in range(world_size)]
-    return [rank[step * accumulation + micro] for rank in ranks for micro in range(accumulation)]
-
-
-def test_a_step_holds_the_same_dialogues_on_any_number_of_ranks(stream: DialogueDataset) -> None:
-    """A run that moves to another machine must go on with the same data; the loss divides by the same targets."""
-    for step in (0, 1, 7):
-        expected = list(range(8 * step, 8 * step + 8))
-        targets = stream.num_targets(expected)
-        for world_size, accumulation in ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 2), (3, 1)):
-            parts = batches_of_step(stream, step, world_size, accumulation)
-            assert sorted(index for part in parts for index in part.indices) == expected
-            assert {part.global_targets for part in parts} == {targets}
-            assert sum(part.num_targets for part in parts) == targets
-
-
-def test_micro_batches_are_even_in_tokens() -> None:
-    """The slowest rank sets the pace; by hand, then drawn as ShareChatX's lengths are (lognormal, sigma 0.45)."""
-    assert split_step([9, 1, 1, 1, 8, 7], 3) == [[0], [2, 4], [1, 3, 5]]
-    assert split_step([5, 5, 5], 2) == [[0, 2], [1]]
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        lengths = (230 * torch.exp(0.45 * torch.randn(48, generator=generator))).long().tolist()
-        shares = split_step(lengths, 8)
-        assert sorted(place for share in shares for place in share) == list(range(48))
-        loads = [sum(lengths[place] for place in share) for share in shares]
-        assert max(loads) / (sum(loads) / 8) <= 1.05
-
-
-def test_a_step_too_small_for_its_ranks_is_refused(stream: DialogueDataset) -> None:
-    """A rank without dialogues would wait for ever."""
-    with pytest.raises(ValueError, match="3 dialogues a step cannot fill 4 micro-batches"):
-        StepBatches(stream, 3, accumulation=2, world_size=2)
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        StepBatches(stream, 8, rank=2, world_size=2)
-
-
 def flat(batches: list[PackedBatch]) -> list[tuple[Any, ...]]:
     """What identifies batches, down to their samples."""
     return [(batch.indices, batch.ids.tolist(), batch.waves.sum().item(), batch.global_targets) for batch in batches]
@@ -73,7 +35,7 @@ def flat(batches: list[PackedBatch]) -> list[tuple[Any, ...]]:
 
 def test_workers_and_restarts_change_nothing(stream: DialogueDataset) -> None:
     """The position is one integer: from step 3 on, with two workers, come the same batches."""
-    batches = StepBatches(stream, 4, accumulation=2)
+    batches = StepBatches(Steps(stream, 4), accumulation=2)
     whole = flat(list(make_loader(batches, range(0, 12))))
     assert flat(list(make_loader(batches, range(6, 12), num_workers=2))) == whole[6:]
 
@@ -81,7 +43,7 @@ def test_workers_and_restarts_change_nothing(stream: DialogueDataset) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_data_error_in_a_worker_arrives_as_itself(stream: DialogueDataset, num_workers: int) -> None:
     """torch would make it a RuntimeError with a traceback; the good batches before it still come."""
-    batches = StepBatches(stream, 2)
+    batches = StepBatches(Steps(stream, 2))
     broken = stream[5].tokens.slots[0].audio.path
     Path(broken).unlink()
     arrived: list[PackedBatch] = []
@@ -142,7 +104,7 @@ def test_lightning_trains_on_exactly_these_steps(stream: DialogueDataset, tmp_pa
     """Through a real Trainer: accumulation, the last step, validation, and batches that are still `PackedBatch`es."""
     made_up_dialogues(tmp_path / "val", 5)
     val = StoreDataset(tmp_path / "val" / "train.jsonl", prompt)
-    data = DialogueModule(stream, dialogues_per_step=4, max_steps=6, val=[val], val_batch_size=2, start_step=2)
+    data = DialogueModule(Steps(stream, 4), max_steps=6, val=[val], val_batch_size=2, start_step=2)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=4,  # this process's own: two of the six were trained before
@@ -167,7 +129,7 @@ def test_lightning_trains_on_exactly_these_steps(stream: DialogueDataset, tmp_pa
 
 def test_passes_tell_how_often_each_source_is_walked(stream: DialogueDataset) -> None:
     """At a small alpha's complement a small corpus is walked hundreds of times: it must be said."""
-    data = DialogueModule(stream, dialogues_per_step=8, max_steps=100)
+    data = DialogueModule(Steps(stream, 8), max_steps=100)
     passes = data.passes(100)
     drawn = stream.mixture.counts(800)
     assert passes == {"synthetic": drawn[0] / 11, "real": drawn[1] / 5}
