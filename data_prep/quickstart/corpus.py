@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from data_prep.quickstart.espeak import Espeak, speak
+from data_prep.quickstart.engine import Engine, Voice, speak
+from data_prep.quickstart.espeak import Espeak
+from data_prep.quickstart.flite import Flite
 from data_prep.quickstart.prosody import LEVEL, PEAK
 from data_prep.quickstart.scripts import NEUTRAL, Script, combinations, make_scripts, reply
 from data_prep.quickstart.sounds import SOUNDS, render
-from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES, Voice
 from omnichat.audio import SAMPLE_RATE
 from omnichat.dialogue import EMOTIONS, GENDERS, AudioRef, Dialogue, Style, Turn, write_dialogues
 
+ENGINES: dict[str, type[Engine]] = {"espeak": Espeak, "flite": Flite}
 SCENARIOS = ("emotion", *SOUNDS)
 PLACEMENTS = ("before", "under")
 # Levels against neutral speech in dB, +-2 drawn per clip: the distances between the classes of Divide-and-Remaster
@@ -43,9 +45,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the corpus depends on. Scripts are counted before branching: each gives seven dialogues."""
+    """What the corpus depends on; `engine` is a key of `ENGINES`.
+
+    Scripts are counted before branching: each gives seven dialogues.
+    """
 
     seed: int = 0
+    engine: str = "espeak"
     train_scripts: int = 100
     val_scripts: int = 9
     test_scripts: int = 36
@@ -72,6 +78,7 @@ def plan(options: Options) -> dict[str, list[Scene]]:
     Raises:
         ValueError: a split without scripts, or more than there are combinations for.
     """
+    speakers = ENGINES[options.engine]
     train, held_out = combinations(options.seed)
     half = len(held_out) // 2
     counts = (options.train_scripts, options.val_scripts, options.test_scripts, options.test_scripts)
@@ -80,10 +87,10 @@ def plan(options: Options) -> dict[str, list[Scene]]:
         if not 1 <= count <= limit:
             raise ValueError(f"--{name}-scripts must be 1 to {limit}, as the grammar has no more; got {count}")
     pools = {
-        "train": (train[: options.train_scripts], TRAIN_VOICES),
-        "val": (train[-options.val_scripts :], TRAIN_VOICES),
-        "test_scripts": (held_out[: options.test_scripts], TRAIN_VOICES),
-        "test_voices": (held_out[half : half + options.test_scripts], UNSEEN_VOICES),
+        "train": (train[: options.train_scripts], speakers.train_voices),
+        "val": (train[-options.val_scripts :], speakers.train_voices),
+        "test_scripts": (held_out[: options.test_scripts], speakers.train_voices),
+        "test_voices": (held_out[half : half + options.test_scripts], speakers.unseen_voices),
     }
     return {split: _scenes(split, pairs, voices, options.seed) for split, (pairs, voices) in pools.items()}
 
@@ -154,11 +161,11 @@ def branches(scene: Scene) -> list[Dialogue]:
     return dialogues
 
 
-def record(scene: Scene, espeak: Espeak, root: Path, seed: int) -> list[Dialogue]:
+def record(scene: Scene, engine: Engine, root: Path, seed: int) -> list[Dialogue]:
     """Speak one scene into files below `root`: its dialogues with their audio.
 
     Raises:
-        EspeakError: see `Espeak.say`.
+        EngineError: see `Engine.say`.
     """
     dialogues = branches(scene)
 
@@ -171,13 +178,13 @@ def record(scene: Scene, espeak: Espeak, root: Path, seed: int) -> list[Dialogue
     for number, turn in enumerate(history):
         if turn.role == "user":
             name = f"{scene.name}-history{number // 2}"
-            pcm = speak(espeak, turn.text, scene.voice, "neutral", _rng(seed, name)).pcm
+            pcm = speak(engine, turn.text, scene.voice, "neutral", _rng(seed, name)).pcm
             history[number] = replace(turn, audio=write(name, pcm))
     recorded = []
     for dialogue in dialogues:
         rng = _rng(seed, dialogue.id)
         question, answer = dialogue.turns[-2:]
-        pcm = speak(espeak, question.text, scene.voice, dialogue.scene["emotion"], rng).pcm
+        pcm = speak(engine, question.text, scene.voice, dialogue.scene["emotion"], rng).pcm
         if dialogue.scene["sound"]:
             pcm = mix(pcm, scene.scenario, dialogue.scene["sound"], dialogue.scene["placement"], rng)
         current = replace(question, audio=write(dialogue.id, pcm))
@@ -190,7 +197,7 @@ def description(options: Options, engine: str) -> dict[str, Any]:
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return {
         "name": "quickstart",
-        "licence": "Apache-2.0 (text); speech made by espeak-ng, sounds by this repository",
+        "licence": f"Apache-2.0 (text); speech made by {engine}, sounds by this repository",
         "source": "python -m data_prep.quickstart",
         "seed": options.seed,
         "engine": engine,
@@ -208,18 +215,18 @@ def made_in(out: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("name") == "quickstart" else None
 
 
-def make(out: Path, options: Options, workers: int = 2, library: str | None = None) -> dict[str, int]:
+def make(out: Path, options: Options, workers: int = 2, file: str | None = None) -> dict[str, int]:
     """Make the corpus in `out`, which appears complete or not at all; the dialogues per split.
 
     Args:
         out: the store's folder; replaced where it exists, so look first.
         options: what to make.
-        workers: espeak-ng processes; the result does not depend on their number.
-        library: a libespeak-ng to load instead of the wheel's or the system's.
+        workers: engines that speak side by side; the result does not depend on their number.
+        file: see `Engine`.
 
     Raises:
         ValueError: see `plan`.
-        EspeakError: no engine, or it died.
+        EngineError: no engine, or it died.
     """
     splits = plan(options)
     out = out.resolve()
@@ -228,8 +235,8 @@ def make(out: Path, options: Options, workers: int = 2, library: str | None = No
     (partial / "audio").mkdir(parents=True)
     counts = {}
     with ExitStack() as stack:
-        engines = [stack.enter_context(Espeak(library)) for _ in range(workers)]
-        free: queue.SimpleQueue[Espeak] = queue.SimpleQueue()
+        engines = [stack.enter_context(ENGINES[options.engine](file)) for _ in range(workers)]
+        free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
         for engine in engines:
             free.put(engine)
 
@@ -256,7 +263,7 @@ def make(out: Path, options: Options, workers: int = 2, library: str | None = No
                 pool.shutdown(cancel_futures=True)  # don't speak the rest before the fault is told
                 raise
             counts[split] = write_dialogues(partial / f"{split}.jsonl", dialogues)
-    store = description(options, f"espeak-ng {engines[0].version}") | {"splits": counts}
+    store = description(options, engines[0].version) | {"splits": counts}
     (partial / "store.json").write_text(json.dumps(store, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)

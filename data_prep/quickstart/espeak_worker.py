@@ -53,11 +53,11 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
 
 
-class EngineError(RuntimeError):
+class LibraryError(RuntimeError):
     """The library is missing or refuses; the message says which and how to mend it."""
 
 
-class Engine:
+class Library:
     """The loaded library, initialised once."""
 
     def __init__(self, library: str | None = None) -> None:
@@ -66,7 +66,7 @@ class Engine:
             OUTPUT_SYNCHRONOUS, 0, data, INITIALIZE_PHONEME_EVENTS | INITIALIZE_DONT_EXIT
         )
         if self.sample_rate <= 0:
-            raise EngineError("finds no voice data; reinstall espeakng-loader, or espeak-ng-data")
+            raise LibraryError("finds no voice data; reinstall espeakng-loader, or espeak-ng-data")
         self.library.espeak_Info.restype = ctypes.c_char_p
         where = ctypes.c_char_p()
         self.version = self.library.espeak_Info(ctypes.byref(where)).decode().split()[0]
@@ -95,7 +95,7 @@ class Engine:
                 return ctypes.CDLL(path), data_path
             except OSError as error:
                 reasons.append(str(error))
-        raise EngineError(
+        raise LibraryError(
             "cannot be loaded; pip install espeakng-loader, or install the system package espeak-ng "
             f"({'; '.join(reasons)})"
         )
@@ -119,24 +119,24 @@ class Engine:
         language, _, variant = request["voice"].partition("+")
         known = not variant or (self.variants / variant).is_file()  # espeak-ng speaks on without an unknown variant
         if not known or not language or self.library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
-            raise EngineError(f"espeak-ng has no voice {request['voice']!r}")
+            raise LibraryError(f"espeak-ng has no voice {request['voice']!r}")
         for name, number in PARAMETERS.items():
             if self.library.espeak_SetParameter(number, int(request[name]), 0) != 0:
-                raise EngineError(f"espeak-ng refuses {name}={request[name]!r}")
+                raise LibraryError(f"espeak-ng refuses {name}={request[name]!r}")
         text = request["text"].encode()
         if self.library.espeak_Synth(text, len(text) + 1, 0, 1, 0, CHARS_UTF8, None, None) != 0:
-            raise EngineError(f"espeak-ng cannot speak {request['text']!r}")
+            raise LibraryError(f"espeak-ng cannot speak {request['text']!r}")
         return b"".join(self._pcm), self._phones
 
 
-def _answer(engine: Engine, line: bytes, out: BinaryIO) -> None:
+def _answer(library: Library, line: bytes, out: BinaryIO) -> None:
     """Synthesise one request in a fork, which writes the answer."""
     child = os.fork()
     if child == 0:
         try:
-            pcm, phones = engine.say(json.loads(line))
+            pcm, phones = library.say(json.loads(line))
             out.write(json.dumps({"num_samples": len(pcm) // 2, "phones": phones}).encode() + b"\n" + pcm)
-        except (EngineError, KeyError, TypeError, ValueError) as error:
+        except (LibraryError, KeyError, TypeError, ValueError) as error:
             out.write(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         finally:
             out.flush()
@@ -157,16 +157,16 @@ def main(argv: list[str] | None = None) -> int:
     os.dup2(2, 1)
     try:
         if not hasattr(os, "fork"):
-            raise EngineError("the speech worker needs os.fork; run it on Linux or macOS")
-        engine = Engine(arguments.library)
-    except (EngineError, AttributeError) as error:  # AttributeError: a library without espeak-ng's functions
+            raise LibraryError("the speech worker needs os.fork; run it on Linux or macOS")
+        library = Library(arguments.library)
+    except (LibraryError, AttributeError) as error:  # AttributeError: a library without espeak-ng's functions
         out.write(json.dumps({"error": f"{arguments.library or 'espeak-ng'}: {error}"}).encode() + b"\n")
         out.flush()
         return 1
-    out.write(json.dumps({"version": engine.version, "sample_rate": engine.sample_rate}).encode() + b"\n")
+    out.write(json.dumps({"version": library.version, "sample_rate": library.sample_rate}).encode() + b"\n")
     out.flush()
     for line in sys.stdin.buffer:
-        _answer(engine, line, out)
+        _answer(library, line, out)
     return 0
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omnichat.audio import SAMPLE_RATE
 
 LEVEL = 10 ** (-23 / 20)  # RMS of neutral speech, full scale = 1: leaves loud emotions room for their peaks
+NEUTRAL_RATE = 165.0  # words per minute
 PEAK = 0.94  # -0.5 dBFS, the peak rule of Divide-and-Remaster (dnr-utils config.py)
 
 
@@ -29,7 +30,7 @@ class Prosody:
     roughness: depth of a 40 Hz loudness wobble (creak). drive: soft clipping. breath: noise against speech, amplitude.
     """
 
-    rate: float = 165
+    rate: float = NEUTRAL_RATE
     pitch: float = 50
     pitch_range: float = 50
     word_gap: int = 0

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.quickstart.espeak import Espeak, EspeakError
-from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES, Voice
+from data_prep.quickstart.engine import EngineError, Voice
+from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
 from data_prep.tiny_weights.experts import (
     SOUND_LABELS,
     Expert,
@@ -82,7 +82,7 @@ def make_pool(scale: float, seed: int, report: Callable[[str], None]) -> Pool:
     """Speak everything.
 
     Raises:
-        EspeakError: no engine, or it died.
+        EngineError: no engine, or it died.
     """
     with Espeak() as espeak:
         pronounced = pronunciations(espeak)
@@ -141,7 +141,7 @@ def make(out: Path, parts: Sequence[str], seed: int, scale: float, report: Calla
     """Train and write `parts`; all scores known in `out`, those of parts made before included.
 
     Raises:
-        EspeakError: no engine, or it died.
+        EngineError: no engine, or it died.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "scores.json"
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.process_time()
     try:
         make(arguments.out, arguments.only, arguments.seed, arguments.scale, lambda line: print(line, flush=True))
-    except (EspeakError, OSError) as error:
+    except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{arguments.out}: {time.process_time() - started:.0f} s of CPU")

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.quickstart.corpus import PLACEMENTS, mix
-from data_prep.quickstart.espeak import Espeak, speak
+from data_prep.quickstart.engine import Voice, speak
+from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
 from data_prep.quickstart.prosody import PROSODIES, Prosody
 from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
 from data_prep.quickstart.sounds import SOUNDS
-from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES, Voice
 from data_prep.tiny_weights.words import CORPUS_WORDS, NOUNS, VOCABULARY
 from omnichat.audio import HOP, num_frames
 
@@ -58,7 +58,7 @@ def pronunciations(espeak: Espeak) -> dict[str, tuple[str, ...]]:
     """The phones of each word of `VOCABULARY` spoken alone.
 
     Raises:
-        EspeakError: see `Espeak.say`.
+        EngineError: see `Engine.say`.
     """
     utterances = {word: espeak.say(word, TRAIN_VOICES[0], Prosody()) for word in VOCABULARY}
     return {
@@ -73,7 +73,7 @@ def speak_randomly(
     """Random words in a random voice, emotion and sound, all drawn from `rng`.
 
     Raises:
-        EspeakError: see `Espeak.say`.
+        EngineError: see `Engine.say`.
     """
     voice = voices[int(rng.integers(len(voices)))]
     words, emotion = draw_words(rng), EMOTIONS[rng.integers(len(EMOTIONS))]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 import soundfile
 
 from data_prep.quickstart.corpus import Options, branches, make, mix, plan
-from data_prep.quickstart.espeak import Espeak
+from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
+from data_prep.quickstart.flite import Flite
 from data_prep.quickstart.prosody import LEVEL, PEAK
 from data_prep.quickstart.scripts import CONTENT_WORDS
-from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES
 from omnichat.audio import SAMPLE_RATE, load_audio
 from omnichat.dialogue import EMOTIONS, Dialogue, read_dialogues
 
@@ -127,6 +128,25 @@ def test_same_seed_same_bytes_and_another_seed_another_corpus(corpus: Path, tmp_
     make(tmp_path / "other", tiny)
     audio = {value for name, value in digests(tmp_path / "other").items() if name.startswith("audio")}
     assert not audio & set(digests(corpus).values())
+
+
+def test_flite_speaks_the_same_scripts(flite: Flite, tmp_path: Path) -> None:
+    """An engine that changed what is said, or whose work depended on the order, could not be compared."""
+    few = Options(seed=3, engine="flite", train_scripts=2, val_scripts=1, test_scripts=1)
+    for workers in (1, 2):
+        make(tmp_path / str(workers), few, workers)
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    store = json.loads((tmp_path / "1" / "store.json").read_text())
+    assert store["engine"] == flite.version
+    assert flite.version in store["licence"]
+    for split, scenes in plan(replace(few, engine="espeak")).items():
+        dialogues = list(read_dialogues(tmp_path / "1" / f"{split}.jsonl"))
+        expected = [dialogue for scene in scenes for dialogue in branches(scene)]
+        assert [[turn.text for turn in each.turns] for each in dialogues] == [
+            [turn.text for turn in each.turns] for each in expected
+        ]
+        voices = flite.unseen_voices if split == "test_voices" else flite.train_voices
+        assert {each.scene["voice"] for each in dialogues} <= {voice.name for voice in voices}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_other_peoples_files_are_never_replaced(
     [
         ([], "required: OUT"),
         (["out", "--seed", "-1"], "whole number"),
+        (["out", "--engine", "festival"], "invalid choice: 'festival'"),
         (["out", "--workers", "0"], "--workers must be at least 1"),
         (["out", "--test-scripts", "99"], "--test-scripts must be 1 to 36"),
     ],
@@ -66,10 +67,17 @@ def test_wrong_usage_is_told_and_makes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_engine_ends_with_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without espeak-ng the command must say what to install."""
-    assert main([str(tmp_path / "out"), "--espeak-library", "/nowhere/libespeak-ng.so"]) == 1
-    assert "pip install espeakng-loader" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("engine", "cure"), [("espeak", "pip install espeakng-loader"), ("flite", "install the system package flite")]
+)
+def test_a_missing_engine_ends_with_code_1(
+    engine: str, cure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its engine the command must say what to install, in one line, and make nothing."""
+    assert main([str(tmp_path / "out"), "--engine", engine, "--engine-file", "/nowhere/engine"]) == 1
+    told = capsys.readouterr().err
+    assert cure in told
+    assert told.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.quickstart.espeak import Espeak, EspeakError
+from data_prep.quickstart.espeak import Espeak
 from data_prep.tiny_weights.__main__ import PARTS, main
 from omnichat.models.encoders import load_encoder
 from omnichat.models.llm import load_llm
@@ -23,12 +23,8 @@ def check(folder: Path) -> None:
     assert load_llm(folder / "llama").config.num_hidden_layers == 4
 
 
-def test_everything_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_once(espeak: Espeak, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch a part that cannot be trained, written or loaded, and scores that are printed but not kept."""
-    try:
-        Espeak().close()
-    except EspeakError as error:
-        pytest.skip(f"needs espeak-ng: {error}")
     assert main([str(tmp_path), "--scale", "0.001"]) == 0
     check(tmp_path)
     scores = json.loads((tmp_path / "scores.json").read_text())

@@ -1,27 +1,16 @@
 """The experts' utterances and their labels."""
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from data_prep.quickstart.espeak import Espeak, EspeakError, speak
+from data_prep.quickstart.engine import speak
+from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
 from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
 from data_prep.quickstart.sounds import SOUND_NAMES
-from data_prep.quickstart.voices import TRAIN_VOICES, UNSEEN_VOICES
 from data_prep.tiny_weights.speech import EMOTIONS, VOICES, Spoken, align, draw_words, pronunciations, speak_randomly
 from omnichat.audio import num_frames
-
-
-@pytest.fixture(scope="module")
-def espeak() -> Iterator[Espeak]:
-    try:
-        engine = Espeak()
-    except EspeakError as error:
-        pytest.skip(f"needs espeak-ng: {error}")
-    with engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")
