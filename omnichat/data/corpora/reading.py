@@ -1,6 +1,6 @@
 """What all readers share: what a corpus is, what was read of it, and the question who is the assistant."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from omnichat.audio import audio_ref
 from omnichat.data.corpora.emotions import EmotionMap
-from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
+from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, check_dialogue
 
 RolePolicy = Literal["last_speaker", "second_speaker"]
 ROLE_POLICIES: tuple[RolePolicy, ...] = ("last_speaker", "second_speaker")
@@ -164,9 +164,41 @@ def assign_roles(turns: Sequence[Turn], speakers: Sequence[str], policy: RolePol
     order = list(dict.fromkeys(speakers))
     if len(order) != 2:
         raise DataError("not_two_speakers", f"has {len(order)} speakers ({', '.join(order)}); a dialogue needs two")
-    assistant = speakers[-1] if policy == "last_speaker" else order[1]
+    return give_roles(turns, speakers, speakers[-1] if policy == "last_speaker" else order[1])
+
+
+def give_roles(turns: Sequence[Turn], speakers: Sequence[str], assistant: str) -> tuple[Turn, ...]:
+    """Turns up to the last one of `assistant`, whose role is the assistant's; everyone else's is the user's.
+
+    Utterances of one speaker in a row stay turns of their own, each with its audio and style: the prompt takes several
+    turns of one role, while joined ones would need joined audio, which a reference cannot name.
+
+    Raises:
+        DataError: `no_assistant_turn`.
+    """
+    if assistant not in speakers:
+        raise DataError("no_assistant_turn", f"{assistant}, who would be the assistant, says nothing")
     last = max(number for number, speaker in enumerate(speakers) if speaker == assistant)
     return tuple(
         replace(turn, role="assistant" if speaker == assistant else "user")
         for turn, speaker in zip(turns[: last + 1], speakers, strict=False)
     )
+
+
+def said(
+    text: str, audio: AudioRef | None = None, style: Style = Style(), meta: Mapping[str, str | None] = NO_AUDIO
+) -> Turn:
+    """A turn whose role is still to be given. Empty notes are left out; without audio its `meta` says so."""
+    notes = {name: value for name, value in meta.items() if value}
+    return Turn("user", text, style, audio, notes if audio is not None else NO_AUDIO | notes)
+
+
+def checked(name: str, turns: tuple[Turn, ...], corpus: str, scene: Mapping[str, str]) -> Dialogue:
+    """The dialogue of these turns.
+
+    Raises:
+        DataError: see `check_dialogue`.
+    """
+    dialogue = Dialogue(name, turns, corpus, scene)
+    check_dialogue(dialogue)
+    return dialogue
