@@ -1,7 +1,7 @@
 """Read Expresso's improvised dialogues, one speaker a channel, into a store.
 
 The release has no words for them, and an answer without words cannot be learnt, so that every dialogue is rejected
-until you put a transcript of its segments beside VAD_segments.txt, in conversational_transcriptions.txt, a line for each:
+until you put a transcript of its segments beside VAD_segments.txt, in conversational_transcriptions.txt, a line each:
   <file>/channel<1 or 2> TAB (start, stop) TAB words
 Read sentences are rejected: nobody answers them.
 

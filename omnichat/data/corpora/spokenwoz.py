@@ -51,12 +51,12 @@ def read(part: Part, choices: Choices) -> Reading:
         for key, record in json.loads(path.read_text(encoding="utf-8")).items():
             split = "test" if name == "test" else "val" if key in validation else "train"
             with reading.rejecting(f"{path}: dialogue {key!r}"):
-                reading.dialogues.append(_dialogue(key, record, audio / f"{key}.wav", split))
+                reading.dialogues.append(_dialogue(key, record, audio, split))
     return reading
 
 
-def _dialogue(key: str, record: Mapping[str, Any], recording: Path, split: str) -> Dialogue:
-    audio_below(recording.parent, recording.name)
+def _dialogue(key: str, record: Mapping[str, Any], folder: Path, split: str) -> Dialogue:
+    recording = Path(audio_below(folder, f"{key}.wav").path)
     log = record["log"]
     for number, turn in enumerate(log):
         if turn["tag"] not in _CHANNELS:
