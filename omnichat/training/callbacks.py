@@ -1,11 +1,8 @@
 """What happens around a step: metrics, progress, checkpoints, an orderly stop."""
 
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +13,7 @@ from omnichat.batch import PackedBatch
 from omnichat.checkpoint import Checkpoint, trainable
 from omnichat.training.engines import scatter
 from omnichat.training.module import OmniChatModule, StepSums
+from omnichat.training.stopping import StopRequest
 
 
 class StepMetrics(pl.Callback):
@@ -143,9 +141,7 @@ class RestoreEngine(pl.Callback):
 class Checkpointer(pl.Callback):
     """Saves at every `save_every`-th step and at the end, and at once when the run is asked to stop."""
 
-    def __init__(
-        self, save_every: int, save: Callable[[pl.Trainer, OmniChatModule], None], stop: "StopRequest"
-    ) -> None:
+    def __init__(self, save_every: int, save: Callable[[pl.Trainer, OmniChatModule], None], stop: StopRequest) -> None:
         self.save_every = save_every
         self.save = save
         self.stop = stop
@@ -156,10 +152,6 @@ class Checkpointer(pl.Callback):
         self._saved = trainer.global_step
         self.stop.install()
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back, however the run ended."""
-        self.stop.restore()
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -169,40 +161,10 @@ class Checkpointer(pl.Callback):
         if not between_steps or step == self._saved:
             return
         due = (self.save_every > 0 and step % self.save_every == 0) or step == trainer.max_steps
-        if due or self.stop.requested:
+        asked = self.stop.agreed()
+        if due or asked:
             assert isinstance(pl_module, OmniChatModule)
             self.save(trainer, pl_module)
             self._saved = step
-        if self.stop.requested:
+        if asked:
             trainer.should_stop = True
-
-
-class StopRequest:
-    """SIGTERM and SIGINT ask for a stop at the next step's end, after saving; a second SIGINT interrupts."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
-
-    def install(self) -> None:
-        """Take SIGTERM and SIGINT over (in the main thread; elsewhere Python allows no handlers)."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
-
-    def restore(self) -> None:
-        """Put back the handlers that `install` replaced."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # Only a flag: work inside a signal handler can fall into the middle of a save (Lightning issue 21406).
-        if self.signal == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number

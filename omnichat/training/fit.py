@@ -5,6 +5,7 @@ import fcntl
 import logging
 import math
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from omnichat import build
 from omnichat.checkpoint import CheckpointError, restore_trained
@@ -19,12 +21,14 @@ from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
 from omnichat.requirements import missing
-from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics, StopRequest
+from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics
 from omnichat.training.engines import build_strategy
+from omnichat.training.guard import NonFiniteGuard, explained
 from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.precompute import fill_feature_store
 from omnichat.training.resume import CheckpointWriter, starting_point
+from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -34,11 +38,11 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
     """Train as `config` says, in `run_dir`; go on from its newest valid checkpoint where there is one.
 
     Returns:
-        0 when done, 143 when stopped by SIGTERM, 130 by SIGINT; both after saving.
+        0 when done; after saving, 143 when stopped by SIGTERM, 130 by SIGINT, 138 by SLURM's SIGUSR1.
 
     Raises:
         ConfigError: something is missing, or the folder is another run's (with the differing keys).
-        DataError, CheckpointError, EncoderError, ValueError: with what failed, where, and the cure.
+        DataError, CheckpointError, EncoderError, TrainingError, ValueError: with what failed, where, and the cure.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -84,6 +88,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         stop = StopRequest()
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         callbacks: list[pl.Callback] = [
+            NonFiniteGuard(run_dir),
             StepMetrics(config.trainer.log_every, progress),
             Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS, stream), stop),
         ]
@@ -94,7 +99,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         # 6. train
         try:
             if first_step < config.trainer.max_steps:
-                trainer.fit(module, datamodule=data)
+                with stop.giving_back(), explained(module):
+                    trainer.fit(module, datamodule=data)
         finally:
             progress.close()
 
@@ -106,6 +112,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
                 f"stopped by signal {stop.signal} at step {trainer.global_step}, saved; the same command goes on",
                 flush=True,
             )
+            if stop.signal == signal.SIGUSR1 and trainer.is_global_zero:
+                requeue()
             return 128 + stop.signal
         return 0
 
@@ -140,6 +148,8 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
         logger=build_loggers(config, run_dir, first_step),
         callbacks=callbacks,
         default_root_dir=str(run_dir),
+        # Lightning's own requeue saves inside the signal handler (its issue 21406).
+        plugins=[SLURMEnvironment(auto_requeue=False)] if in_slurm() and SLURMEnvironment.detect() else None,
     )
     trainer.accumulate_grad_batches = accumulation = _accumulation(settings, trainer.world_size)
     loop = trainer.fit_loop.epoch_loop

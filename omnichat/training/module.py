@@ -33,6 +33,7 @@ class StepSums:
     waited: float = 0.0
     seconds: float = 0.0
     learning_rate: float = 0.0
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class OmniChatModule(LightningModule):
         self.holdout = holdout
         self.shares = shares if shares is not None else Shares({})
         self.step_sums = StepSums()
+        self.current_batch: PackedBatch | None = None
         self.validation_sums: dict[str, Tensor] = {}
 
     def configure_model(self) -> None:
@@ -98,6 +100,7 @@ class OmniChatModule(LightningModule):
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the global mean loss."""
+        self.current_batch = batch
         losses = self.model(batch)
         self.step_sums.losses.append(Losses(*(part.detach() if isinstance(part, Tensor) else part for part in losses)))
         # Waves and ids are not needed for the log; holding them would hold the whole step's audio.
@@ -143,6 +146,7 @@ class OmniChatModule(LightningModule):
             "perf/audio_s_per_s": total["samples"] / SAMPLE_RATE / sums.seconds,
             "perf/data_wait": sums.waited / sums.seconds,
             "optim/learning_rate": sums.learning_rate,
+            "optim/skipped": float(sums.skipped),
         }
         return metrics | gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
 

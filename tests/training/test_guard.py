@@ -1,0 +1,108 @@
+"""What breaks a step is named, and does no harm to what was learnt before."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from omnichat.checkpoint import load_checkpoint, tensors_sha256
+from omnichat.config import RunConfig, load_config
+from omnichat.models.omnichat import OmniChat
+from omnichat.training.fit import fit
+from omnichat.training.guard import SKIPPED_FILE, TrainingError
+from omnichat.training.module import OmniChatModule
+
+QUICK = (
+    "recipe=smoke",
+    "data.made_up=8",
+    "trainer.validate_every=0",
+    "trainer.warmup_steps=1",
+    "trainer.micro_batch=4",
+)
+
+
+def config(*overrides: str) -> RunConfig:
+    """Two micro-batches a step, a checkpoint after each step."""
+    return load_config(*QUICK, "trainer.micro_batch=4", "trainer.save_every=1", "trainer.keep_last=0", *overrides)
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, *micro_batches: int, factor: float = float("nan")) -> None:
+    """From now on the losses of these micro-batches (counted from 0) are multiplied by something that is no number."""
+    forward, calls = OmniChat.forward, iter(range(1_000))
+
+    def spoilt(self: OmniChat, batch: Any) -> Any:
+        losses = forward(self, batch)
+        return losses._replace(total=losses.total * factor) if next(calls) in micro_batches else losses
+
+    monkeypatch.setattr(OmniChat, "forward", spoilt)
+
+
+def trained(run_dir: Path, step: int) -> dict[str, str]:
+    """Hashes of weights and moments."""
+    tensors = load_checkpoint(run_dir / "checkpoints" / str(step)).tensors
+    return {stem: tensors_sha256(group) for stem, group in tensors.items()}
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_is_left_out(
+    factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bad sample must not destroy weights, moments or their step count; its dialogues are on record."""
+    broken(monkeypatch, 3, factor=factor)  # the second micro-batch of step 2
+    fit(config("trainer.max_steps=3"), tmp_path)
+    assert trained(tmp_path, 2) == trained(tmp_path, 1)
+    assert trained(tmp_path, 3) != trained(tmp_path, 2)
+    optimizer = load_checkpoint(tmp_path / "checkpoints" / "3").tensors["optimizer"]
+    assert {float(tensor) for name, tensor in optimizer.items() if name.endswith(".step")} == {2.0}
+    assert all(tensor.isfinite().all() for tensor in optimizer.values())
+    record = json.loads((tmp_path / SKIPPED_FILE).read_text())
+    assert record["step"] == 2
+    assert sorted(record["indices"]) == list(range(8, 16))
+    assert "step 2: the gradients are not finite" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["optim/skipped"] for line in lines] == [0, 1, 0]
+
+
+def test_three_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A diverged model would skip steps for ever."""
+    broken(monkeypatch, *range(2, 12))
+    with pytest.raises(TrainingError, match=r"step 4: the gradients are not finite.*3 steps in a row.*checkpoint"):
+        fit(config("trainer.max_steps=6"), tmp_path)
+    assert trained(tmp_path, 3) == trained(tmp_path, 1)
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    """A step that raises."""
+
+    def step(self: OmniChatModule, batch: Any, batch_idx: int) -> Any:
+        self.current_batch = batch
+        raise error
+
+    return step
+
+
+FAULTS = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), r"step 1: out of memory.*4 dialogues.*tokens"),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), r"step 1: a data worker died.*_workers"),
+    (RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:1"), r"step 1, rank 0: the connection to"),
+]
+
+
+@pytest.mark.parametrize(("error", "message"), FAULTS, ids=["memory", "worker", "rank"])
+def test_faults_from_outside_are_explained(
+    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare traceback says neither which dialogues were too much, nor which key to turn."""
+    monkeypatch.setattr(OmniChatModule, "training_step", failing(error))
+    with pytest.raises(TrainingError, match=message):
+        fit(config("trainer.max_steps=1"), tmp_path)
+
+
+def test_other_errors_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the code must not be taken for a fault of the machine."""
+    monkeypatch.setattr(OmniChatModule, "training_step", failing(RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        fit(config("trainer.max_steps=1"), tmp_path)
