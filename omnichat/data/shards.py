@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, write_info, write_json
 from omnichat.data.lossless import cut_out
-from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Turn
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Turn, check_dialogue
 
 AudioForm = Literal["flac", "bytes", "reference"]
 AUDIO_FORMS: tuple[AudioForm, ...] = ("flac", "bytes", "reference")
@@ -60,11 +60,11 @@ def write_shard(
         audio: how it is kept, without a sample changed: `flac` cuts each stretch out (see `cut_out`), `bytes` does so
             where a file is not heard whole, and else keeps the file as it is, `reference` keeps paths below `root`.
         root: folder of the store, for `reference`.
-        rejects: takes the fault of a dialogue whose audio cannot be kept, which is then left out.
+        rejects: takes the fault of a dialogue that cannot be kept, which is then left out.
 
     Raises:
-        DataError: where there is no `rejects`: what `load_audio` finds, `path_outside_root` or `too_large`, with the
-            dialogue and the turn.
+        DataError: where there is no `rejects`: what `check_dialogue` and `load_audio` find, `path_outside_root`,
+            `bad_encoding` or `too_large`, with the dialogue and the turn.
     """
     if audio not in AUDIO_FORMS:
         raise ValueError(f"audio {audio!r} is not one of {', '.join(AUDIO_FORMS)}")
@@ -202,22 +202,43 @@ def _rows(
     """Each dialogue as a row, and the bytes of its audio."""
     for dialogue in dialogues:
         try:
-            turns = []
-            for number, turn in enumerate(dialogue.turns):
-                try:
-                    turns.append(_turn(turn, form, root))
-                except DataError as error:
-                    raise error.at(f"dialogue {dialogue.id!r}: turn {number}") from None
-            size = sum(len(turn["audio"]["bytes"] or b"") for turn in turns if turn["audio"] is not None)
-            if size > MAX_ROW_BYTES:
-                message = f"has {size:,} bytes of audio, a row takes {MAX_ROW_BYTES:,}; split the dialogue"
-                raise DataError("too_large", message, f"dialogue {dialogue.id!r}")
+            yield _row(dialogue, form, root)
         except DataError as error:
             if rejects is None:
                 raise
             rejects.append(error)
-            continue
-        yield {"id": dialogue.id, "source": dialogue.source, "scene": _notes(dialogue.scene), "turns": turns}, size
+
+
+def _row(dialogue: Dialogue, form: AudioForm, root: Path | str | None) -> tuple[dict[str, Any], int]:
+    check_dialogue(dialogue)
+    turns = []
+    for number, turn in enumerate(dialogue.turns):
+        try:
+            turns.append(_turn(turn, form, root))
+        except DataError as error:
+            raise error.at(f"dialogue {dialogue.id!r}: turn {number}") from None
+    size = sum(len(turn["audio"]["bytes"] or b"") for turn in turns if turn["audio"] is not None)
+    if size > MAX_ROW_BYTES:
+        message = f"has {size:,} bytes of audio, a row takes {MAX_ROW_BYTES:,}; split the dialogue"
+        raise DataError("too_large", message, f"dialogue {dialogue.id!r}")
+    row = {"id": dialogue.id, "source": dialogue.source, "scene": _notes(dialogue.scene), "turns": turns}
+    try:
+        "".join(_texts(row)).encode()
+    except UnicodeEncodeError:
+        message = "holds half a surrogate pair; write it as UTF-8 again"
+        raise DataError("bad_encoding", message, f"dialogue {dialogue.id!r}") from None
+    return row, size
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in a row."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def _turn(turn: Turn, form: AudioForm, root: Path | str | None) -> dict[str, Any]:

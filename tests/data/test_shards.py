@@ -126,6 +126,18 @@ def test_broken_audio_is_named_or_left_out_by_name(tmp_path: Path) -> None:
     assert [error.reason for error in rejects] == ["unreadable"]
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    """A row that fails when it is read would stop a run that comes to it after days; so would half a character."""
+    unusable = [
+        Dialogue("no answer", NOTED.turns[:2]),
+        Dialogue("half", (Turn("user", "\ud83d"), Turn("assistant", "yes"))),
+        Dialogue("half a note", NOTED.turns, scene={"voice": "\udc00"}),
+    ]
+    rejects: list[DataError] = []
+    assert write_shard(tmp_path / "a.arrow", [*unusable, NOTED], rejects=rejects).rows == 1
+    assert [error.reason for error in rejects] == ["last_turn_not_assistant", "bad_encoding", "bad_encoding"]
+
+
 def test_writing_a_store_again_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
     """An old shard among new ones would be read twice by whoever takes every file of the folder."""
     dialogues = made_up_dialogues(tmp_path / "made_up", 9)
