@@ -33,8 +33,8 @@ class Figures:
     """What one process measured.
 
     Opening is timed by the clock, all else in CPU seconds; memory is private memory (USS) beyond what the process had
-    with numpy and soundfile imported. Scans are per 10,000 dialogues. The last two are what the `datasets` library takes:
-    its row is the columns with the audio's bytes, unchecked; ours is a checked `Dialogue` and the bytes.
+    with numpy and soundfile imported. Scans are per 10,000 dialogues. The last two are what the `datasets` library
+    takes: its row is the columns with the audio's bytes, unchecked; ours is a checked `Dialogue` and the bytes.
     """
 
     dialogues: int
