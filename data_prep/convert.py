@@ -117,14 +117,22 @@ def _convert(corpus: Corpus, source: Path, out: Path, settings: Settings, made_f
     dialogues, rejects = _read(run_tasks(tasks, read_parts, kept / "read", settings.workers, "reading"))
     if not dialogues:
         raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
-    splits, lost = _write(corpus, out, dialogues, settings)
+    written, lost = _write(source, out, dialogues, settings)
     rejects += lost
+    if not written:
+        raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
+    _remove_store(out)
+    (out / "splits").mkdir()
+    for split, one in written.items():
+        write_whole(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
     lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in reject_records(rejects)]
     write_whole(out / "rejects.jsonl", "".join(lines))
-    sizes = {split: summary.to_record() for split, summary in splits.items()}
+    sizes = {split: one.summary.to_record() for split, one in written.items()}
     write_whole(out / RECORD, json.dumps({"made_from": made_from, "splits": sizes}, indent=2) + "\n")
+    shards = {split: one.shards for split, one in written.items()}
+    finish_store(out, name=corpus.name, licence=corpus.licence, source=corpus.source, splits=shards)
     shutil.rmtree(kept)
-    return splits, rejects
+    return {split: one.summary for split, one in written.items()}, rejects
 
 
 def _runs(corpus: Corpus, source: Path) -> list[tuple[Part, ...]]:
@@ -145,8 +153,10 @@ def _unpacked(archive: Path, kept: Path) -> Path:
     return folder
 
 
-def _write(corpus: Corpus, out: Path, dialogues: list[dict[str, Any]], settings: Settings) -> Done:
-    """Write all splits and the lists of their ids."""
+def _write(
+    source: Path, out: Path, dialogues: list[dict[str, Any]], settings: Settings
+) -> tuple[dict[str, Written], list[DataError]]:
+    """Write the shards of all splits, where they are not kept from before; splits in the order train, val, test."""
     chosen = _splits(dialogues, settings)
     tasks: list[Task] = []
     splits: list[str] = []
@@ -156,7 +166,7 @@ def _write(corpus: Corpus, out: Path, dialogues: list[dict[str, Any]], settings:
             lines = [row["line"] for row in piece]
             path = out / KEPT / "write" / f"{len(tasks):06d}.arrow"
             key = digest(settings.key(), lines, _stamps_of_audio(lines))
-            tasks.append(Task(key, (lines, path, out, settings.audio), path))
+            tasks.append(Task(key, (lines, source, path, out, settings.audio), path))
             splits.append(split)
     written = {split: Written() for split in splits}
     rejects: list[DataError] = []
@@ -166,16 +176,7 @@ def _write(corpus: Corpus, out: Path, dialogues: list[dict[str, Any]], settings:
         written[split].ids += result["ids"]
         written[split].summary += Summary.from_record(result["summary"])
         rejects += [DataError(**error) for error in result["rejects"]]
-    filled = {split: one for split, one in written.items() if one.ids}
-    if not filled:
-        raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(out))
-    _remove_store(out)
-    (out / "splits").mkdir()
-    for split, one in filled.items():
-        write_whole(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
-    shards = {split: one.shards for split, one in filled.items()}
-    finish_store(out, name=corpus.name, licence=corpus.licence, source=corpus.source, splits=shards)
-    return {split: one.summary for split, one in filled.items()}, rejects
+    return {split: one for split, one in written.items() if one.ids}, rejects
 
 
 def _remove_store(out: Path) -> None:
@@ -210,7 +211,9 @@ def _splits(dialogues: Sequence[dict[str, Any]], settings: Settings) -> list[str
     if any(own):
         # A corpus's own split stays as it is; what it lacks is drawn from its training part where that is asked for.
         lacking = {name for name, share in given.items() if share and name not in own}
-        own = [None if split == "train" and lacking else split for split in own]
+        tied = {row["group"] for row in dialogues if row["split"] != "train"}
+        free = [bool(lacking) and row["split"] == "train" and row["group"] not in tied for row in dialogues]
+        own = [None if drawn else split for drawn, split in zip(free, own, strict=True)]
         shares = {name: given[name] or 0.0 for name in lacking}
     else:
         shares = {name: 0.1 if share is None else share for name, share in given.items()}
@@ -282,9 +285,9 @@ def _alone(out: Path) -> Iterator[None]:
             raise DataError("in_use", "another conversion writes there; wait for it to end", str(out)) from None
         try:
             yield
-        except DataError:
-            if created and not any((out / KEPT).glob("*/*.json")):
-                shutil.rmtree(out)
+        except DataError as error:
+            if created and (error.reason == "empty_file" or not any((out / KEPT).glob("*/*.json"))):
+                shutil.rmtree(out)  # nothing in it is of use to the next run
             raise
 
 

@@ -47,7 +47,7 @@ def read_parts(
     return {"dialogues": rows, "rejects": reject_records(rejects, source)}
 
 
-def write_dialogues(lines: Sequence[str], path: Path, out: Path, audio: AudioForm) -> dict[str, Any]:
+def write_dialogues(lines: Sequence[str], source: Path, path: Path, out: Path, audio: AudioForm) -> dict[str, Any]:
     """Write some dialogues as a shard; what is in it, read back from it, and what could not be kept."""
     rejects: list[DataError] = []
     root = out if audio == "reference" else None
@@ -57,7 +57,12 @@ def write_dialogues(lines: Sequence[str], path: Path, out: Path, audio: AudioFor
     for dialogue in (stored[row] for row in range(len(stored))):
         summary.add(dialogue)
         ids.append(dialogue.id)
-    return {"shard": asdict(shard), "ids": ids, "summary": summary.to_record(), "rejects": reject_records(rejects)}
+    return {
+        "shard": asdict(shard),
+        "ids": ids,
+        "summary": summary.to_record(),
+        "rejects": reject_records(rejects, source),
+    }
 
 
 def reject_records(rejects: Sequence[DataError], source: Path | None = None) -> list[dict[str, str]]:

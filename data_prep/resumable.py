@@ -93,7 +93,9 @@ def _in_processes(jobs: Sequence[tuple[Any, ...]], workers: int, advance: Callab
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
         try:
-            for done in as_completed([pool.submit(_do, *job) for job in jobs]):
+            with _without_interrupts():  # a process that is being started would be cut off, with a traceback of its own
+                futures = [pool.submit(_do, *job) for job in jobs]
+            for done in as_completed(futures):
                 done.result()
                 advance()
         except BrokenProcessPool:
@@ -103,9 +105,18 @@ def _in_processes(jobs: Sequence[tuple[Any, ...]], workers: int, advance: Callab
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the end. Processes started meanwhile never get it: they leave it to their parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it even where it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent, even where it is killed."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

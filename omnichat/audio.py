@@ -27,6 +27,7 @@ WINDOW = 17
 PIECE = 30 * SAMPLE_RATE  # Whisper's context; longer clips are cut into pieces of it, for every expert alike
 MIN_SAMPLES = HOP  # a shorter clip gives no frame
 MAX_CHANNELS = 8
+_STREAMED = 0x7FFFF000  # bytes; what pipes write for a length they do not know yet (sox, ffmpeg: 2 or 4 GiB)
 
 
 def num_frames(num_samples: int) -> int:
@@ -58,10 +59,16 @@ def audio_ref(path: Path | str) -> AudioRef:
     """A reference to a whole file, its length read from the header.
 
     Raises:
-        DataError: see `load_audio`.
+        DataError: see `load_audio`; `truncated` where a WAV ends before the length that its header promises, which
+            libsndfile corrects in silence: nobody could tell later that something was lost.
     """
     ref = AudioRef(str(path), 0)
-    return replace(ref, num_samples=stored_samples(ref))
+    ref = replace(ref, num_samples=stored_samples(ref))
+    promised, there = _wav_data(ref.path)
+    if promised > there:
+        message = f"its header promises {promised:,} bytes of samples, {there:,} are there; copy it again"
+        raise DataError("truncated", message, ref.path)
+    return ref
 
 
 def stored_samples(ref: AudioRef) -> int:
@@ -183,6 +190,20 @@ def _header(ref: AudioRef) -> tuple[int, int]:
     if ref.size and ref.offset + ref.size > status.st_size:
         raise _cut_short(ref)
     return _read_header(AudioRef(path, 0, offset=ref.offset, size=ref.size), status.st_size, status.st_mtime_ns)
+
+
+def _wav_data(path: str) -> tuple[int, int]:
+    """Bytes of samples that a WAV promises, and those that are there; zeros for what is no WAV, or was streamed."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return 0, 0
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = os.fstat(file.fileno()).st_size - file.tell()
+                return (size, there) if size < _STREAMED else (0, 0)
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return 0, 0
 
 
 @lru_cache(maxsize=65_536)

@@ -216,3 +216,19 @@ def test_a_header_within_a_shard_is_that_of_the_file_alone(tmp_path: Path) -> No
         assert stored_samples(AudioRef(str(shard), 0, offset=100, size=len(content))) == 12_345 * 2 // 3
         with pytest.raises(DataError, match=r"Error opening audio at byte 50.*\[unreadable\]"):
             stored_samples(AudioRef(str(shard), 0, offset=50, size=40))
+
+
+def test_a_wav_that_was_cut_off_is_named_and_a_streamed_one_is_not(tmp_path: Path) -> None:
+    """libsndfile takes what is there for the whole: a download that broke off would lose words in silence."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(SECOND), SECOND, subtype="PCM_16")
+    content = path.read_bytes()
+    path.write_bytes(content[:20_000])
+    with pytest.raises(DataError, match=r"promises 32,000 bytes of samples, 19,956 are there; .*\[truncated\]"):
+        audio_ref(path)
+    streamed = content[:40] + b"\xff\xff\xff\xff" + content[44:]
+    path.write_bytes(streamed)
+    assert audio_ref(path).num_samples == SECOND
+    extra = content[:36] + b"LIST\x03\x00\x00\x00abc\x00" + content[36:]  # chunks of odd size are padded
+    path.write_bytes(extra)
+    assert audio_ref(path).num_samples == SECOND

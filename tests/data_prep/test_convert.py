@@ -1,115 +1,282 @@
-"""The commands that turn a corpus into a store."""
+"""From a corpus to a store: the same bytes however it was run, stopped and gone on with."""
 
-import json
+import random
+import shutil
+import signal
+import subprocess
 import sys
-from collections import Counter
+import tarfile
+import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_prep import deepdialogue, sharechat_demo
+from data_prep import convert, resumable, sharechat, table
 from omnichat.audio import load_audio
-from omnichat.data.corpora.summary import majority_f1
-from omnichat.data.scan import scan
+from omnichat.data.corpora.emotions import emotion_map
+from omnichat.data.corpora.reading import Choices
 from omnichat.data.store import Store, read_info
-from omnichat.prompt import Prompt
+from omnichat.dialogue import AudioRef
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the corpora's recordings are not at ../shared/samples")
+ROOT = Path(__file__).parents[2]
+LICENCE = ("--licence", "CC0-1.0")
 
 
-def command(module: object, *arguments: object) -> int:
+def command(module: Any, *arguments: object) -> int:
     """What `python -m data_prep.<module>` with these arguments returns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["prog", *map(str, arguments)])
-        return module.main()  # type: ignore[attr-defined]
+        return module.main()
 
 
-def corpus(folder: Path) -> Path:
-    """A conversation with a float recording that exceeds one, and one without recordings."""
-    for name in ("1_2", "2_2"):
-        (folder / name).mkdir(parents=True)
-        spoken = [
-            {"speaker": "LLM1", "text": "hi", "emotion": "curious"},
-            {"speaker": "LLM2", "text": "yes", "emotion": "happy"},
-        ]
-        record = {"domain": "art", "model1": "a", "model2": "b", "conversation": spoken}
-        (folder / name / f"{name}.json").write_text(json.dumps(record))
-    wave = np.concatenate([np.full(8_000, 1.08), np.zeros(4_800), np.full(8_000, 0.5), np.zeros(8_000)])
-    soundfile.write(folder / "1_2" / "1_2_xtts.wav", wave, 16_000, subtype="FLOAT")
+def corpus(folder: Path, dialogues: int = 12) -> Path:
+    """Dialogues of noise in three splits; every fifth has a recording of no numbers, every seventh none."""
+    rng = np.random.default_rng(0)
+    (folder / "wavs").mkdir(parents=True)
+    lines = ["dialogue,role,text,audio,emotion,group,split"]
+    for number in range(dialogues):
+        path = folder / "wavs" / f"{number}.wav"
+        wave = rng.uniform(-0.5, 0.5, 4_000)
+        if number % 7 != 6:
+            soundfile.write(path, wave if number % 5 != 4 else wave + np.nan, 16_000, subtype="FLOAT")
+        split = ("train", "val", "train", "test")[number % 4]
+        lines += [f"d{number},user,hello {number},wavs/{number}.wav,angry,g{number // 2},{split}"]
+        lines += [f"d{number},assistant,yes,,happy,g{number // 2},{split}"]
+    (folder / "turns.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def test_a_store_stands_alone_with_the_samples_of_its_source(
-    tmp_path: Path, prompt: Prompt, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The source may go away; a clipped or re-encoded copy would be other data."""
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_store_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sizes, ids, licence, rejects with their places: broken recordings are found, and stop nothing."""
     source, out = corpus(tmp_path / "in"), tmp_path / "out"
-    assert command(deepdialogue, source, out) == 0
+    assert command(table, source, out, *LICENCE, "--origin", "tests", "--workers", 1) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[1].split() == ["train", "1", "2", "2.00", "2", "0.00"]
-    assert "curious        1  50.0% -> neutral  (lossy)" in printed
-    assert "2_2.json: has no 2_2_<voice>.wav beside it" in printed
-    for path in source.rglob("*.wav"):
-        path.unlink()
-    moved = out.rename(tmp_path / "moved")
-    store = Store(moved / "train")
-    assert scan(store, prompt, decode=True).faults == ()
-    assert store[0].turns[0].audio is not None
-    assert load_audio(store[0].turns[0].audio).max() == pytest.approx(1.08)
-    assert dict(read_info(moved).splits) == {"train": 1}
-    assert (moved / "splits/train.txt").read_text() == "art/1_2/xtts\n"
+    assert "rejected: 3" in printed
+    assert "not_finite      2" in printed
+    assert "turns.csv:14: dialogue 'd6': line 14: " in printed
+    assert (out / "splits/train.txt").read_text().split() == ["d0", "d2", "d8", "d10"]
+    assert (out / "splits/val.txt").read_text().split() == ["d1", "d5"]
+    assert (out / "splits/test.txt").read_text().split() == ["d3", "d7", "d11"]
+    info = read_info(out)
+    assert (info.name, info.licence, info.source) == ("in", "CC0-1.0", "tests")
+    assert dict(info.splits) == {"train": 4, "val": 2, "test": 3}
+    store = Store(out / "train")
+    assert [store[row].id for row in range(len(store))] == ["d0", "d2", "d8", "d10"]
+    heard = store[2].turns[0].audio
+    assert heard is not None
+    assert np.array_equal(load_audio(heard), load_audio(AudioRef(str(source / "wavs/8.wav"), 4_000)))
+    assert (out / "rejects.jsonl").read_text().count("\n") == 3
+    assert str(tmp_path) not in (out / "rejects.jsonl").read_text()
+    assert not (out / ".conversion").exists()
 
 
-def test_running_again_changes_nothing(tmp_path: Path) -> None:
-    """A conversion that was stopped goes on; one that was done is left as it is."""
-    source, out = corpus(tmp_path / "in"), tmp_path / "out"
-    command(deepdialogue, source, out)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert command(deepdialogue, source, out) == 0
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A corpus, and the store that one process makes of it without being stopped."""
+    folder = tmp_path_factory.mktemp("reference")
+    source = corpus(folder / "in")
+    assert command(table, source, folder / "out", *LICENCE, "--workers", 1) == 0
+    return source, contents(folder / "out")
 
 
-def test_a_folder_without_the_corpus_fails_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 1, a cure, no traceback, no empty store."""
-    for module in (deepdialogue, sharechat_demo):
-        assert command(module, tmp_path, tmp_path / "out") == 1
-        error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+def test_two_processes_write_the_same_bytes(reference: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+    """Otherwise a store could not be checked against another machine's."""
+    source, expected = reference
+    assert command(table, source, tmp_path / "out", *LICENCE, "--workers", 2) == 0
+    assert contents(tmp_path / "out") == expected
 
 
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    """A user must not have to read the code to run it."""
-    for module in (deepdialogue, sharechat_demo):
-        with pytest.raises(SystemExit) as caught:
-            command(module, "--help")
-        assert caught.value.code == 0
-        assert "example:\n  python -m data_prep." in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
-        command(deepdialogue)
-    assert caught.value.code == 2
+class _Killed(BaseException):
+    """What no handler of errors may catch."""
 
 
-def test_the_majority_baseline_is_that_of_always_the_commonest() -> None:
-    """By hand: three of four happy gives precision 3/4, recall 1, F1 6/7, weighted by 3/4."""
-    assert majority_f1(Counter(happy=3, sad=1)) == pytest.approx(9 / 14)
-    assert majority_f1(Counter()) == 0
-
-
-@needs_samples
-@pytest.mark.parametrize(
-    ("module", "samples", "split", "count"),
-    [(sharechat_demo, "sharechatx_demo", "test", 12), (deepdialogue, "deepdialogue", "train", 9)],
-)
-def test_real_recordings_become_a_sound_store(
-    module: object, samples: str, split: str, count: int, tmp_path: Path, prompt: Prompt
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_stopped_at_every_step_it_goes_on_to_the_same_bytes(
+    before: bool, reference: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """16 and 24 kHz, PCM_16, PCM_32 and FLOAT, background music: every sample decodes, nothing leaves the store."""
-    assert command(module, SAMPLES / samples, tmp_path / "store") == 0
-    result = scan(Store(tmp_path / "store" / split), prompt, decode=True)
-    assert result.faults == ()
-    assert len(result.rows) == count
+    """Just before and just after each file gets its name, until nothing is left to stop."""
+    source, expected = reference
+    write, steps = resumable.write_whole, 0
+
+    def stopping(path: Path, text: str, stop_at: int, done: list[int]) -> None:
+        done.append(1)
+        if before and len(done) == stop_at:
+            raise _Killed
+        write(path, text)
+        if not before and len(done) == stop_at:
+            raise _Killed
+
+    for stop_at in range(1, 50):
+        out, done = tmp_path / f"{stop_at}", list[int]()
+        for module in (resumable, convert):
+            monkeypatch.setattr(module, "write_whole", lambda path, text, n=stop_at, d=done: stopping(path, text, n, d))
+        try:
+            assert command(table, source, out, *LICENCE, "--workers", 1) == 0
+            break
+        except _Killed:
+            steps += 1
+        monkeypatch.undo()
+        assert command(table, source, out, *LICENCE, "--workers", 1) == 0
+        assert contents(out) == expected
+        shutil.rmtree(out)
+    assert steps >= 9  # one piece read, three written, three lists of ids, rejects, the record
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
+def test_stopped_at_random_it_goes_on_to_the_same_bytes(
+    how: signal.Signals, reference: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Processes and all, at instants nobody chose."""
+    source, expected = reference
+    line = [sys.executable, "-m", "data_prep.table", str(source), str(tmp_path / "out"), *LICENCE, "--workers", "2"]
+    draw = random.Random(int(how))
+    stopped = 0
+    for _ in range(4):
+        started = time.monotonic()
+        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "pieces" in process.stderr.readline()  # before that there is nothing to break
+        time.sleep(draw.uniform(0, time.monotonic() - started))
+        process.send_signal(how)
+        _, error = process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        stopped += 1
+        assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+        if how == signal.SIGINT:
+            assert "the same command goes on from there" in error
+            assert "Traceback" not in error
+    assert stopped
+    assert command(table, source, tmp_path / "out", *LICENCE, "--workers", 2) == 0
+    assert contents(tmp_path / "out") == expected
+
+
+def test_running_again_changes_nothing(
+    reference: tuple[Path, dict[str, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints the same table, and touches no file; with other settings it refuses, unless told to."""
+    source, _ = reference
+    arguments = (table, source, tmp_path / "out", *LICENCE, "--workers", 1)
+    assert command(*arguments) == 0
+    first = capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert command(*arguments) == 0
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    other = ("--emotion", "angry=surprised", "--split", "everything")
+    assert command(*arguments, *other) == 1
+    assert "pass --overwrite [store_exists]" in capsys.readouterr().err
+    assert command(*arguments, *other, "--overwrite") == 0
+    assert "surprised (chosen)" in capsys.readouterr().out.replace("  ", " ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["everything", "splits"]
+    assert Store(tmp_path / "out" / "everything")[0].turns[0].style.emotion == "surprised"
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.zip"])
+def test_an_archive_is_unpacked_and_leaves_nothing_behind(
+    name: str, reference: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """A corpus as it was downloaded: the same dialogues, whatever it was packed in."""
+    source, expected = reference
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as packed:
+            for path in sorted(source.rglob("*.*")):
+                packed.write(path, f"in/{path.relative_to(source)}")
+    else:
+        with tarfile.open(tmp_path / name, "w:gz") as packed_tar:
+            packed_tar.add(source, "in")
+    arguments = (table, tmp_path / name, tmp_path / "out", *LICENCE, "--name", "in", "--workers", 1)
+    assert command(*arguments) == 0
+    made = contents(tmp_path / "out")
+    assert set(made) == set(expected)
+    for key in set(made) - {"conversion.json", "rejects.jsonl"}:  # those tell where they come from
+        assert made[key] == expected[key], key
+    assert command(*arguments) == 0  # and does not unpack again
+    assert contents(tmp_path / "out") == made
+
+
+def test_a_hostile_archive_leaves_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One message that names the member, exit code 1, nothing written."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.writestr("../evil.csv", "dialogue,role,text\n")
+    assert command(table, tmp_path / "x.zip", tmp_path / "out", *LICENCE) == 1
+    assert "x.zip: member '../evil.csv': leads out of the folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+    assert command(table, tmp_path / "x.zip", tmp_path / "out", *LICENCE, "--audio", "reference") == 1
+
+
+def test_links_out_of_a_corpus_need_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link in a download could show any file of the machine; one's own are allowed by option."""
+    source = corpus(tmp_path / "in", 2)
+    (source / "wavs/0.wav").rename(tmp_path / "elsewhere.wav")
+    (source / "wavs/0.wav").symlink_to(tmp_path / "elsewhere.wav")
+    arguments = (table, source, tmp_path / "out", *LICENCE, "--split", "train", "--workers", 1)
+    assert command(*arguments) == 0
+    assert "if the link is yours, pass --follow-links [path_outside_root]" in capsys.readouterr().out
+    assert command(*arguments, "--follow-links", "--overwrite") == 0
+    assert "rejected: 0" in capsys.readouterr().out
+
+
+def test_references_keep_the_audio_where_it_is(tmp_path: Path) -> None:
+    """A corpus that lies in the store's folder need not be copied."""
+    out = corpus(tmp_path / "out", 4)
+    assert command(table, out, out, *LICENCE, "--audio", "reference", "--workers", 1) == 0
+    audio = Store(out / "train")[0].turns[0].audio
+    assert audio is not None
+    assert (audio.path, audio.size) == (str(out / "wavs/0.wav"), 0)
+    assert sum(path.stat().st_size for path in (out / "train").iterdir()) < 8_000
+
+
+def test_drawn_splits_are_asked_for_where_the_corpus_has_its_own(tmp_path: Path) -> None:
+    """Its test set stays; a val set it lacks is drawn from train only, by groups."""
+    source = corpus(tmp_path / "in", 4)
+    text = (source / "turns.csv").read_text().replace(",val\n", ",train\n")
+    (source / "turns.csv").write_text(text)
+    for share, splits in ((None, {"train", "test"}), (0.5, {"train", "val", "test"})):
+        out = tmp_path / f"{share}"
+        assert command(table, source, out, *LICENCE, *(("--val", share) if share else ()), "--workers", 1) == 0
+        assert set(read_info(out).splits) == splits
+        assert (out / "splits/test.txt").read_text().split() == ["d3"]
+
+
+def test_what_is_wrong_is_said_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback, no empty store: no corpus, no usable dialogue, the same id twice, two conversions at once."""
+    out = tmp_path / "out"
+    assert command(table, tmp_path / "none", out, *LICENCE) == 1
+    assert "download the corpus first or correct the path [no_file]" in capsys.readouterr().err
+    (tmp_path / "x.csv").write_text("dialogue,role,text\nd,user,hi\n")
+    assert command(table, tmp_path / "x.csv", out, *LICENCE) == 1
+    assert "no dialogue is usable\n  1 x no_assistant_turn" in capsys.readouterr().err
+    assert not out.exists()
+    line = '{"id": "d", "turns": [{"role": "user", "text": "a"}, {"role": "assistant", "text": "b"}]}\n'
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/train.jsonl").write_text(line)
+    (tmp_path / "in/val.jsonl").write_text(line)
+    assert command(sharechat, tmp_path / "in", out, "--workers", 1) == 0
+    assert "another dialogue of this corpus has the same id" in capsys.readouterr().out
+    assert dict(read_info(out).splits) == {"train": 1}
+    with convert._alone(out):
+        assert command(sharechat, tmp_path / "in", out, "--split", "train", "--overwrite") == 1
+    assert "[in_use]" in capsys.readouterr().err
+
+
+def test_settings_that_change_the_store_change_its_key() -> None:
+    """A kept piece of other settings must not be used; the number of processes changes nothing."""
+    choices = Choices("last_speaker", emotion_map("table"))
+    base = convert.Settings(choices)
+    others = [
+        convert.Settings(Choices("second_speaker", emotion_map("table"))),
+        convert.Settings(Choices("last_speaker", emotion_map("table").choosing({"sad": None}))),
+        convert.Settings(choices, seed=1),
+        convert.Settings(choices, audio="bytes"),
+    ]
+    assert len({base.key(), *(other.key() for other in others)}) == 5
+    assert convert.Settings(choices, workers=7, overwrite=True).key() == base.key()

@@ -28,7 +28,7 @@ from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, check_
 
 NAME = "deepdialogue"
 _MIN_SILENCE = 0.09  # s; shorter runs of zeros occur within turns, all gaps are longer (measured: 86 recordings)
-_SEGMENT = re.compile(r"(\d+)_(LLM[12])_([a-z]+)\.wav")
+SEGMENT = re.compile(r"(\d+)_(LLM[12])_([a-z]+)\.wav")
 _LAYOUT = "<domain>_<n>_<turns>.json beside a folder of that name (hub), or <id>/<id>.json with <id>_<voice>.wav (site)"
 
 
@@ -105,7 +105,7 @@ def _segments(folder: Path, speakers: list[str]) -> list[tuple[AudioRef, dict[st
     """The recording of each turn, by the numbers in their names."""
     found: dict[int, tuple[Path, str, str]] = {}
     for path in sorted(folder.glob("*.wav")):
-        if (match := _SEGMENT.fullmatch(path.name)) is None:
+        if (match := SEGMENT.fullmatch(path.name)) is None:
             raise DataError("bad_layout", "a segment is called NNN_LLM<k>_<emotion>.wav", f"{folder.name}/{path.name}")
         if int(match[1]) in found:
             raise DataError("bad_layout", f"two segments have the number {match[1]}", f"{folder.name}/{path.name}")

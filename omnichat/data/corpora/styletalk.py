@@ -9,6 +9,7 @@ gender are not given.
 
 import csv
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from omnichat.data.corpora.reading import (
@@ -96,6 +97,9 @@ def _dialogue(row: Row, split: str, folder: Path | None, choices: Choices) -> Di
     turns.append(_spoken(row, "curr", said, folder, choices))
     turns.append(_spoken(row, "res", row["res_text"].strip(), folder, choices))
     speakers = [*(name for name, _ in history), speaker, "B" if speaker == "A" else "A"]
+    if any(one == other for one, other in pairwise(speakers)):
+        message = f"speakers do not take turns ({' '.join(speakers)}): 'A : ' may stand within the words"
+        raise DataError("bad_layout", message)
     scene = {
         "scenario": "emotion",
         "topic": row["diag_id"].rpartition("_")[0],

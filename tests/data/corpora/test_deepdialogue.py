@@ -9,7 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from omnichat.audio import load_audio
-from omnichat.data.corpora.deepdialogue import CORPUS, cut_at_silences
+from omnichat.data.corpora.deepdialogue import CORPUS, SEGMENT, cut_at_silences
 from omnichat.data.corpora.emotions import emotion_map
 from omnichat.data.corpora.reading import Choices, Reading, RolePolicy, read_all
 from omnichat.dialogue import DataError
@@ -111,3 +111,76 @@ def test_the_real_recordings_are_cut_where_they_were_measured() -> None:
         assert [(ref.start, ref.start + ref.num_samples) for ref in refs] == expected
         assert all(np.isfinite(load_audio(ref)).all() for ref in refs)
         assert dialogue.turns[-1].role == "assistant"
+
+
+def hub(folder: Path, segments: bool = True) -> Path:
+    """One conversation as the hub lays it out, with segments or the whole recording."""
+    made = conversation(folder / "made")
+    root = folder / "DeepDialogue-xtts" / "data" / "dialogues_gemma3-4B_phi4-14B"
+    (root / "art_1_3").mkdir(parents=True)
+    (made / "1_3" / "1_3.json").rename(root / "art_1_3.json")
+    if segments:
+        (root / "art_1_3" / "segments").mkdir()
+        for number, emotion in enumerate(("happy", "calm", "sad"), start=1):
+            name = f"{number:03d}_LLM{(number - 1) % 2 + 1}_{emotion}.wav"
+            soundfile.write(root / "art_1_3" / "segments" / name, np.full(RATE, number / 10), RATE)
+    else:
+        (made / "1_3" / "1_3_xtts.wav").rename(root / "art_1_3" / "art_1_3_full.wav")
+    (made / "1_3" / "1_3_xtts.wav").unlink(missing_ok=True)
+    (made / "1_3").rmdir()
+    return root
+
+
+@pytest.mark.parametrize("segments", [True, False], ids=["segments", "whole"])
+def test_the_hub_layout(segments: bool, tmp_path: Path) -> None:
+    """Segments by their numbers, else the whole recording cut; corpus, domain, models and acted emotion are kept."""
+    hub(tmp_path, segments)
+    (dialogue,) = read_deepdialogue(tmp_path).dialogues
+    assert dialogue.id == "dialogues_gemma3-4B_phi4-14B/art_1_3/xtts"
+    assert dialogue.scene["script"] == "dialogues_gemma3-4B_phi4-14B/art_1_3"
+    assert (dialogue.scene["domain"], dialogue.scene["voice"]) == ("art", "xtts")
+    assert [turn.meta["emotion"] for turn in dialogue.turns] == ["happy", "curious", "sad"]
+    acted = ["happy", "calm", "sad"] if segments else [None] * 3
+    assert [turn.meta.get("acted_emotion") for turn in dialogue.turns] == acted
+    for number, turn in enumerate(dialogue.turns, start=1):
+        assert turn.audio is not None
+        assert turn.audio.num_samples == (16_000 if segments else 8_000)
+        assert np.median(load_audio(turn.audio)) == pytest.approx(number / 10, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("002_LLM2_calm.wav", "004_LLM2_calm.wav", "segment_mismatch"),
+        ("002_LLM2_calm.wav", "002_LLM1_calm.wav", "segment_mismatch"),
+        ("002_LLM2_calm.wav", "003_LLM2_calm.wav", "bad_layout"),
+        ("002_LLM2_calm.wav", "two.wav", "bad_layout"),
+    ],
+)
+def test_segments_that_do_not_fit_the_text_are_rejected(old: str, new: str, reason: str, tmp_path: Path) -> None:
+    """Half a download shifts every later turn."""
+    segments = hub(tmp_path) / "art_1_3" / "segments"
+    (segments / old).rename(segments / new)
+    reading = read_deepdialogue(tmp_path)
+    assert reading.dialogues == []
+    assert [error.reason for error in reading.rejects] == [reason]
+
+
+def test_one_script_in_two_voices_is_one_group(tmp_path: Path) -> None:
+    """The same words in train and test, spoken by another engine, would be a leak."""
+    hub(tmp_path / "a")
+    hub(tmp_path / "b").parents[1].rename(tmp_path / "b" / "DeepDialogue-orpheus")
+    one, other = read_deepdialogue(tmp_path).dialogues
+    assert one.id != other.id
+    assert CORPUS.group(one) == CORPUS.group(other)
+
+
+@needs_samples
+def test_real_names_of_segments_are_understood() -> None:
+    """The names of the hub's segments that its authors list for emotion recognition."""
+    names = [line.split(",")[0] for line in (SAMPLES / "ser/val.csv").read_text().splitlines()[1:]]
+    assert len(names) > 300
+    for name in names:
+        _, script, folder, segment = name.rsplit("/", 3)
+        assert (folder, SEGMENT.fullmatch(segment) is not None) == ("segments", True), name
+        assert script.rsplit("_", 2)[0]
