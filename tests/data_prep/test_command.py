@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def test_columns_and_emotions_that_do_not_exist_are_named(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         command("sharechat", "in", "out", "--emotion", "sad=none")
     assert "the corpus has no emotions to choose for" in capsys.readouterr().err
+
+
+def test_every_reader_stands_in_the_table() -> None:
+    """Whoever uses a reader must be able to see what it was tried on, and under which licence the corpus is."""
+    page = (ROOT / "data_prep" / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert {"table", "dailytalk"} <= {row.split("`")[1] for row in rows} <= set(READERS)
+    assert {row.count("|") for row in rows} == {7}
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (ROOT / "data_prep" / link).exists(), link
 
 
 def test_a_store_of_jsonl_keeps_its_own_licence(tmp_path: Path) -> None:
