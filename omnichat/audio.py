@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from omnichat.dialogue import AudioRef, DataError
@@ -96,6 +94,8 @@ def load_audio(ref: AudioRef) -> NDArray[np.float32]:
     first, stop = file_span(ref)
     wave = decode(ref, first, stop) if first < stop else np.zeros(0, dtype=np.float32)
     if rate != SAMPLE_RATE:
+        import soxr  # here and below: what reads no audio file runs without the libraries that decode them
+
         wave = soxr.resample(wave, rate, SAMPLE_RATE)
     wave = wave[ref.start - first * SAMPLE_RATE // rate :]
     missing = ref.num_samples - len(wave)
@@ -154,6 +154,8 @@ def decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
     Raises:
         DataError: `unreadable`, `truncated`, `not_finite` or `no_channel`.
     """
+    import soundfile
+
     path = ref.path
     try:
         samples, _ = soundfile.read(opened(ref), start=first, stop=stop, dtype="float32", always_2d=True)
@@ -208,6 +210,8 @@ def _wav_data(path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=65_536)
 def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int]:
+    import soundfile
+
     # Size and time of change are part of the key: a file that was replaced is read again.
     path = ref.path
     try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnichat.audio import pieces
-from omnichat.prompt import Tokens
+from omnichat.prompt import IGNORE, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class PackedBatch(NamedTuple):
         max_length: tokens of the longest dialogue.
         slots: int64, token positions of all audio slots in order, for the windows of all pieces in order.
         wave_lengths: (A,) int64, samples of each piece.
+        num_samples: the same on the host: asking the device for them would make the CPU wait for it.
+        targets: int64, token positions of all targets.
         waves: (A, S) float32, zero at padding; None with `features`.
         features: per expert (A, N, D) frames, zero at padding, and (A,) int64 lengths; None with `waves`.
         num_targets: targets in this micro-batch.
@@ -84,6 +86,8 @@ class PackedBatch(NamedTuple):
     max_length: int
     slots: Tensor
     wave_lengths: Tensor
+    num_samples: tuple[int, ...]
+    targets: Tensor
     waves: Tensor | None
     features: dict[str, tuple[Tensor, Tensor]] | None
     num_targets: int
@@ -117,16 +121,19 @@ def pack(examples: Sequence[Example], global_targets: int | None = None) -> Pack
     wave_lengths = [length for example in examples for length in example.piece_lengths()]
     owners = [number for number, example in enumerate(examples) for _ in example.piece_lengths()]
     targets = tuple(example.tokens.num_targets for example in examples)
+    labels = _concat([example.tokens.labels for example in examples])
     features = [piece for example in examples for piece in example.features or ()]
     return PackedBatch(
         ids=_concat([example.tokens.ids for example in examples]),
-        labels=_concat([example.tokens.labels for example in examples]),
+        labels=labels,
         kinds=_concat([example.tokens.kinds for example in examples]),
         positions=_concat([np.arange(length) for length in lengths]),
         starts=torch.tensor(starts, dtype=torch.int32),
         max_length=max(lengths),
         slots=_concat(slots) if slots else torch.zeros(0, dtype=torch.int64),
         wave_lengths=torch.tensor(wave_lengths, dtype=torch.int64),
+        num_samples=tuple(wave_lengths),
+        targets=(labels != IGNORE).nonzero()[:, 0],
         waves=None if True in cached else _pad_waves([wave for example in examples for wave in example.waves]),
         features=_pad_features(features) if True in cached else None,
         num_targets=sum(targets),

@@ -32,7 +32,7 @@ from omnichat.dialogue import AudioRef, DataError
 FeatureDtype = Literal["float16", "bfloat16", "float32"]
 # numpy has no bfloat16; its bits are kept as uint16 and `omnichat.batch.pack` gives them back their type.
 _STORED: dict[str, type[np.generic]] = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32}
-CODE_VERSION = 1  # raise it when an encoder's frames change
+CODE_VERSION = 2  # raise it when an encoder's frames change
 _CURE = "run python -m omnichat.training.precompute with this config"
 
 

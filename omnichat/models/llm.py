@@ -5,7 +5,8 @@ Shapes: T tokens of all dialogues end to end, B dialogues, D width, V vocabulary
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,17 @@ def add_lora(
             parameter.data = parameter.data.float()
 
 
-def packed_hidden(llm: LlamaForCausalLM, embeds: Tensor, positions: Tensor, starts: Tensor, max_length: int) -> Tensor:
+def packed_hidden(
+    llm: LlamaForCausalLM,
+    embeds: Tensor,
+    positions: Tensor,
+    starts: Tensor,
+    max_length: int,
+    compiled: bool = False,
+) -> Tensor:
     """Last hidden states (T, D) of B dialogues lying end to end; attention never crosses from one to another.
 
-    No cache and no mask may be passed: with either of them transformers takes the row for one long dialogue.
+    The layers are called one by one: the model's own forward would look for masks, and for that wait for the device.
 
     Args:
         llm: from `load_llm`.
@@ -121,18 +129,38 @@ def packed_hidden(llm: LlamaForCausalLM, embeds: Tensor, positions: Tensor, star
         positions: (T,), from 0 in each dialogue.
         starts: (B + 1,) int32, cumulative lengths.
         max_length: tokens of the longest dialogue.
+        compiled: whether to run the layers through torch.compile, once for all layers and all lengths.
     """
-    output = llm.model(
-        inputs_embeds=embeds[None],
-        position_ids=positions[None],
-        attention_mask=None,
+    hidden, places = embeds[None].clone(), positions[None]  # a view would be compiled apart from what follows it
+    rotary = llm.model.rotary_emb(hidden, position_ids=places)
+    run = _compiled_layer() if compiled else _layer
+    for layer in llm.model.layers:
+        hidden = run(layer, hidden, places, rotary, starts, max_length)
+    last: Tensor = llm.model.norm(hidden)
+    return last[0]
+
+
+def _layer(
+    layer: nn.Module, hidden: Tensor, places: Tensor, rotary: tuple[Tensor, Tensor], starts: Tensor, max_length: int
+) -> Tensor:
+    return layer(
+        hidden,
+        attention_mask=None,  # no mask and no cache: with either of them the row would be one long dialogue
+        position_ids=places,
+        position_embeddings=rotary,
+        past_key_values=None,
         use_cache=False,
         cu_seq_lens_q=starts,
         cu_seq_lens_k=starts,
         max_length_q=max_length,
         max_length_k=max_length,
     )
-    return output.last_hidden_state[0]
+
+
+@lru_cache(maxsize=1)
+def _compiled_layer() -> Callable[..., Tensor]:
+    # A function of the layer instead of each layer: what is compiled for the first serves all.
+    return torch.compile(_layer, dynamic=True)
 
 
 def packed_attention(
@@ -154,21 +182,32 @@ def packed_attention(
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     grouped = query.shape[1] != key.shape[1]
-    if value.is_cuda and value.dtype in (torch.float16, torch.bfloat16):
+    if _flash_runs_on(value):
         options: dict[str, Any] = dict(_VARLEN_CAUSAL)
-        if grouped and _VARLEN_GROUPED:
+        if grouped and _VARLEN_GROUPED:  # before 2.12 the kernel took grouped heads without being told
             options["enable_gqa"] = True
-        elif grouped:
-            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         options |= {"cu_seq_q": cu_seq_lens_q, "cu_seq_k": cu_seq_lens_q, "max_q": max_length_q, "max_k": max_length_q}
         # Under autocast the rotary embedding leaves query and key in float32, which flash kernels refuse.
         rows: Any = [x[0].transpose(0, 1).to(value.dtype).contiguous() for x in (query, key, value)]
         attended: Any = varlen_attn(*rows, **options)
         return attended[None], None
-    lengths = cu_seq_lens_q.diff().tolist()
+    return _attention_one_by_one(query, key, value, cu_seq_lens_q, scaling).transpose(1, 2), None
+
+
+def _flash_runs_on(value: Tensor) -> bool:
+    return value.is_cuda and value.dtype in (torch.float16, torch.bfloat16)
+
+
+@torch.compiler.disable
+def _attention_one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scaling: float | None
+) -> Tensor:
+    """(1, heads, T, d), a call for each dialogue. Not compiled: its loop would be compiled anew for each batch."""
+    lengths = starts.diff().tolist()
     parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
-    options = {"is_causal": True, "scale": scaling, "enable_gqa": grouped}
-    return torch.cat([F.scaled_dot_product_attention(*part, **options) for part in parts], dim=2).transpose(1, 2), None
+    grouped = query.shape[1] != key.shape[1]
+    options: dict[str, Any] = {"is_causal": True, "scale": scaling, "enable_gqa": grouped}
+    return torch.cat([F.scaled_dot_product_attention(*part, **options) for part in parts], dim=2)
 
 
 def packed_mask(q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

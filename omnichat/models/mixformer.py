@@ -52,7 +52,8 @@ class MixFormer(nn.Module):
         Args:
             features: per expert, frames (A, N, D) and the valid lengths (A,); N may differ between experts.
             num_frames: (A,), the frames that each clip is taken to have, `omnichat.audio.num_frames` of its samples.
-                Every expert is padded or cut to it *before* windowing, so that window counts agree.
+                Every expert is padded or cut to it *before* windowing, so that window counts agree. On the CPU: on a
+                GPU they would have to be waited for.
 
         Returns:
             Embeddings (A, W, K, out_dim) and gates (A, W, E), W for the longest clip. The first ceil(n / window)
@@ -63,12 +64,14 @@ class MixFormer(nn.Module):
             ValueError: an expert is missing from `features`, or its frames have another width.
         """
         self._check(features)
-        longest = max(num_frames.tolist(), default=0)
+        covered = num_frames.cpu()
+        longest = max(covered.tolist(), default=0)
+        num_frames = covered.to(self.project.weight.device, non_blocking=True)
         heard, gates = [], []
         for name, expert in self.experts.items():
             frames, lengths = features[name]
             frames = F.pad(frames.to(self.project.weight.dtype), (0, 0, 0, max(0, longest - frames.shape[1])))
-            hidden = expert(frames[:, :longest], torch.minimum(lengths, num_frames))
+            hidden = expert(frames[:, :longest], torch.minimum(lengths, num_frames), covered)
             weight = self._weight(name, hidden)
             heard.append(hidden * weight)
             gates.append(weight.mean((2, 3)))

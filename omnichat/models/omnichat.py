@@ -18,7 +18,7 @@ from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.encoders import Encoder
 from omnichat.models.llm import Session, packed_hidden, target_losses
 from omnichat.models.mixformer import MixFormer
-from omnichat.prompt import IGNORE, STYLE_TARGET
+from omnichat.prompt import STYLE_TARGET
 
 
 class Losses(NamedTuple):
@@ -31,7 +31,7 @@ class Losses(NamedTuple):
         style_targets: how many tokens `style` sums.
         content_targets: how many tokens `content` sums.
         gates: (A, W, E), without gradient; of a clip only its first `window_counts` windows mean anything.
-        window_counts: (A,) windows of each clip.
+        window_counts: (A,) windows of each clip, on the CPU.
     """
 
     total: Tensor
@@ -44,7 +44,7 @@ class Losses(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """A batch as the language model gets it: embeddings (T, D), gates (A, W, E), windows of each clip (A,)."""
+    """A batch as the language model gets it: embeddings (T, D), gates (A, W, E), windows of each clip (A,) on the CPU."""
 
     embeds: Tensor
     gates: Tensor
@@ -73,13 +73,20 @@ class OmniChat(nn.Module):
         llm: from `load_llm`, with or without LoRA.
         window: frames per window.
         queries: audio slots per window.
+        compiled: whether training runs the language model's layers through torch.compile: fewer passes over memory.
 
     Raises:
         ValueError: encoders, window or queries differ from the Mix-Former's.
     """
 
     def __init__(
-        self, encoders: Mapping[str, Encoder], mixformer: MixFormer, llm: LlamaForCausalLM, window: int, queries: int
+        self,
+        encoders: Mapping[str, Encoder],
+        mixformer: MixFormer,
+        llm: LlamaForCausalLM,
+        window: int,
+        queries: int,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.expert_names = tuple(mixformer.widths)
@@ -96,7 +103,7 @@ class OmniChat(nn.Module):
         self.encoders = nn.ModuleDict(dict(encoders))
         self.mixformer = mixformer
         self.llm = llm
-        self.window, self.queries = window, queries
+        self.window, self.queries, self.compiled = window, queries, compiled
 
     def forward(self, batch: PackedBatch) -> Losses:
         """The losses of a packed batch.
@@ -105,15 +112,17 @@ class OmniChat(nn.Module):
             ValueError: slots and windows differ in number; neither waves nor the right features are there.
         """
         heard = self.embed(batch)
-        hidden = packed_hidden(self.llm, heard.embeds, batch.positions, batch.starts, batch.max_length)
+        hidden = packed_hidden(
+            self.llm, heard.embeds, batch.positions, batch.starts, batch.max_length, compiled=self.compiled
+        )
         # A target is predicted one position earlier. Targets never open a dialogue, so that is in the same dialogue.
-        targets = (batch.labels != IGNORE).nonzero()[:, 0]
-        losses = target_losses(self.llm, hidden[targets - 1], batch.labels[targets])
+        targets = batch.targets
+        losses = target_losses(self.llm, hidden.index_select(0, targets - 1), batch.labels[targets])
         style = batch.kinds[targets] == STYLE_TARGET
         return Losses(
             total=losses.sum(),
-            style=losses.detach()[style].sum(),
-            content=losses.detach()[~style].sum(),
+            style=losses.detach().masked_fill(~style, 0.0).sum(),
+            content=losses.detach().masked_fill(style, 0.0).sum(),
             style_targets=style.sum(),
             content_targets=(~style).sum(),
             gates=heard.gates.detach(),
@@ -123,10 +132,12 @@ class OmniChat(nn.Module):
     def embed(self, batch: PackedBatch) -> Heard:
         """Token embeddings with what was heard in the audio slots.
 
+        All that depends on lengths is worked out on the host, so that the CPU never waits for a GPU.
+
         Raises:
             ValueError: see `forward`.
         """
-        frames = torch.tensor([num_frames(length) for length in batch.wave_lengths.tolist()], dtype=torch.int64)
+        frames = torch.tensor([num_frames(length) for length in batch.num_samples], dtype=torch.int64)
         counts = -(-frames // self.window)
         wanted = int(counts.sum()) * self.queries
         if wanted != len(batch.slots):
@@ -134,12 +145,11 @@ class OmniChat(nn.Module):
                 f"{len(batch.slots)} audio slots for {wanted} window embeddings (dialogues "
                 f"{', '.join(batch.dialogue_ids[:3])}, ...): the prompt was made with another window or queries"
             )
-        device = batch.ids.device
-        frames, counts = frames.to(device), counts.to(device)
         mixed, gates = self.mixformer(self._features(batch), frames)
-        own = torch.arange(mixed.shape[1], device=device) < counts[:, None]
+        own = (torch.arange(mixed.shape[1]) < counts[:, None]).flatten().nonzero()[:, 0]
+        windows = mixed.flatten(0, 1).index_select(0, own.to(mixed.device, non_blocking=True))
         embeds = self.llm.model.embed_tokens(batch.ids)
-        embeds = embeds.index_copy(0, batch.slots, mixed[own].flatten(0, 1).to(embeds.dtype))
+        embeds = embeds.index_copy(0, batch.slots, windows.flatten(0, 1).to(embeds.dtype))
         return Heard(embeds, gates, counts)
 
     @torch.no_grad()
@@ -168,8 +178,8 @@ class OmniChat(nn.Module):
         return [replies[number] for number in range(len(examples))]
 
     def _last_turn_gates(self, examples: Sequence[Example], heard: Heard) -> list[NDArray[np.float32]]:
-        own = torch.arange(heard.gates.shape[1], device=heard.gates.device) < heard.window_counts[:, None]
-        gates = heard.gates[own].float().cpu()
+        own = torch.arange(heard.gates.shape[1]) < heard.window_counts[:, None]
+        gates = heard.gates.float().cpu()[own]
         turns = [[slot.length // self.queries for slot in example.tokens.slots] for example in examples]
         dialogues = gates.split([sum(windows) for windows in turns])
         return [
@@ -189,7 +199,8 @@ class OmniChat(nn.Module):
                 "this model has no encoders and the batch no cached features; "
                 "load the encoders, or read the batch from a feature store"
             )
-        return {name: encoder(batch.waves, batch.wave_lengths) for name, encoder in self.encoders.items()}
+        # `load_audio` refuses what is not finite: the encoders need not ask the device for it.
+        return {name: encoder.encode(batch.waves, batch.num_samples) for name, encoder in self.encoders.items()}
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
@@ -197,9 +208,9 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value.to(device)
+            return value.to(device, non_blocking=True)
         if isinstance(value, dict):
-            return {name: (frames.to(device), lengths.to(device)) for name, (frames, lengths) in value.items()}
+            return {name: (moved(frames), moved(lengths)) for name, (frames, lengths) in value.items()}
         return value
 
     return PackedBatch(*map(moved, batch))

@@ -65,24 +65,34 @@ class WindowedQFormer(nn.Module):
         """Windows that cover `num_frames` frames, the last possibly partial: ceil(N / window) at the default stride."""
         return 1 + max(0, -(-(num_frames - self.window) // self.stride))
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, lengths: Tensor, covered: Tensor | None = None) -> Tensor:
         """Frames (A, N, D) with their lengths (A,) -> (A, W, K, hidden).
 
-        Frames beyond a clip's length are never read. A window without a valid frame gives zeros: it is left out
-        of the computation, so that no softmax runs over nothing and gradients stay finite.
+        Frames beyond a clip's length count for nothing. A window without a valid frame gives zeros, and gradients
+        stay finite.
+
+        Args:
+            frames: (A, N, D), finite also beyond the lengths.
+            lengths: (A,).
+            covered: (A,) on the CPU, at least `lengths`: windows that start beyond it are left out of the computation.
+                By default `lengths` themselves; on a GPU the CPU then has to wait for them.
         """
         num_clips, num_frames, _ = frames.shape
         num_windows = self.num_windows(num_frames)
-        starts = torch.arange(num_windows, device=frames.device) * self.stride
-        clip, window = (starts < lengths[:, None]).nonzero(as_tuple=True)
-        index = starts[window, None] + torch.arange(self.window, device=frames.device)
+        covered = (lengths if covered is None else covered).cpu()
+        places = (torch.arange(num_windows) * self.stride < covered[:, None]).nonzero()
+        clip, window = places.to(frames.device, non_blocking=True).unbind(1)
+        index = window[:, None] * self.stride + torch.arange(self.window, device=frames.device)
         valid = index < lengths[clip, None]
+        heard = valid.any(dim=1, keepdim=True)
+        valid = valid | ~heard  # no softmax over nothing: what comes of it is replaced by zeros below
         # LayerNorm works on each frame alone, so it may follow the cut into windows; padding is then never normalised.
         windows = self.norm(frames[clip[:, None], index.clamp(max=num_frames - 1)])
         # One row of queries serves all windows: the first self-attention is computed once and broadcast.
         hidden = self.query_norm(self.queries)[None]
         for layer in self.layers:
             hidden = layer(hidden, windows, valid)
+        hidden = hidden.masked_fill(~heard[..., None], 0.0)
         output = hidden.new_zeros(num_clips * num_windows, *hidden.shape[1:])
         output = output.index_copy(0, clip * num_windows + window, hidden)
         return output.view(num_clips, num_windows, *hidden.shape[1:])

@@ -1,7 +1,7 @@
 """What the three encoders share: the trainable net's interface, and the frozen encoder around it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -26,6 +26,11 @@ MAX_SECONDS = 120
 def valid_positions(lengths: Tensor, size: int) -> Tensor:
     """(A,) lengths -> (A, size) bool, True before each length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def needs_no_mask(valid: Tensor) -> bool:
+    """Whether nothing is padded, by (A, size) bool; not asked of a GPU, which the CPU would have to wait for."""
+    return not valid.is_cuda and bool(valid.all())
 
 
 class EncoderNet(nn.Module, ABC):
@@ -63,6 +68,8 @@ class _Piece(NamedTuple):
 class Encoder(nn.Module):
     """A frozen net: always in evaluation mode, without gradients, for clips of any length and any batch.
 
+    It computes in the dtype of its weights, whatever autocast says: its frames do not depend on who calls it.
+
     Attributes:
         name: `whisper`, `emotion2vec` or `beats`.
         dim: width D of its frames.
@@ -80,6 +87,11 @@ class Encoder(nn.Module):
         self.options = dict(options or {})
         self.net = net.requires_grad_(False).eval()
 
+    def in_dtype(self, dtype: torch.dtype) -> Self:
+        """Turn its weights, and so its arithmetic and frames, to this dtype; the spectrograms stay float32."""
+        self.net.to(dtype)
+        return self
+
     def train(self, mode: bool = True) -> Self:
         """Does nothing: a frozen encoder stays in evaluation mode whatever its surroundings do."""
         return self
@@ -91,7 +103,6 @@ class Encoder(nn.Module):
             whole, tail = whole - 1, PIECE
         return whole * FRAMES_PER_PIECE + self.net.num_frames(tail)
 
-    @torch.no_grad()
     def forward(self, waves: Tensor, wave_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(A, S) float32 waveforms at 16 kHz, (A,) lengths in samples -> (A, N, D), (A,) int64 frame counts.
 
@@ -102,22 +113,36 @@ class Encoder(nn.Module):
             ValueError: where shapes, types or lengths do not fit, a clip is shorter than 160 samples, or a sample
                 is NaN or infinite.
         """
-        lengths = self._checked(waves, wave_lengths)
-        counts = [self.num_frames(length) for length in lengths]
-        frames: Tensor | None = None
-        for group in self._groups([_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]):
-            batch = waves.new_zeros(len(group), group[0].length, dtype=torch.float32)
+        return self.encode(waves, self._checked(waves, wave_lengths))
+
+    @torch.no_grad()
+    def encode(self, waves: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`forward` for waves known to be sound, with their lengths on the host: the CPU waits for no GPU."""
+        counts = torch.tensor([self.num_frames(length) for length in lengths], dtype=torch.int64)
+        size = int(counts.max()) if len(counts) else 0
+        frames = waves.new_zeros(len(lengths), size, self.dim, dtype=next(self.net.parameters()).dtype)
+        with torch.autocast(waves.device.type, enabled=False):
+            for group in self._groups([_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]):
+                self._encode_group(waves, group, frames)
+        return frames, counts.to(waves.device, non_blocking=True)
+
+    def _encode_group(self, waves: Tensor, group: list[_Piece], frames: Tensor) -> None:
+        """Put the frames of these pieces where they belong."""
+        longest, device = group[0].length, waves.device
+        sizes = torch.tensor([piece.length for piece in group]).to(device, non_blocking=True)
+        if any(piece.start for piece in group):
+            batch = waves.new_zeros(len(group), longest, dtype=torch.float32)
             for row, (clip, start, length) in enumerate(group):
                 batch[row, :length] = waves[clip, start : start + length]
-            encoded, _ = self.net(batch, torch.tensor([piece.length for piece in group], device=waves.device))
-            if frames is None:
-                frames = encoded.new_zeros(len(lengths), max(counts), self.dim)
+            encoded, _ = self.net(batch, sizes)
             for row, (clip, start, length) in enumerate(group):
                 first, count = start // PIECE * FRAMES_PER_PIECE, self.net.num_frames(length)
                 frames[clip, first : first + count] = encoded[row, :count]
-        if frames is None:
-            frames = waves.new_zeros(0, 0, self.dim)
-        return frames, torch.tensor(counts, dtype=torch.int64, device=waves.device)
+            return
+        # Whole rows at once; the net sets what lies beyond a clip to zero. A clip with more pieces gets those later.
+        clips = torch.tensor([piece.clip for piece in group]).to(device, non_blocking=True)
+        encoded, _ = self.net(waves[:, :longest].index_select(0, clips).float(), sizes)
+        frames[clips, : encoded.shape[1]] = encoded
 
     def _groups(self, all_pieces: list[_Piece]) -> Iterator[list[_Piece]]:
         """Pieces of similar length, longest first: a batch of unequal clips costs little more than its audio."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnichat.audio import HOP, PIECE
-from omnichat.models.encoders.base import Encoder, EncoderNet, valid_positions
+from omnichat.models.encoders.base import Encoder, EncoderNet, needs_no_mask, valid_positions
 from omnichat.models.encoders.checkpoint_files import (
     BEATS,
     EncoderError,
@@ -153,7 +153,7 @@ class _Transformer(nn.Module):
         if not self.config.layer_norm_first:
             x = self.layer_norm(x)
         padding = None
-        if not bool(valid.all()):
+        if not needs_no_mask(valid):
             padding = torch.zeros_like(valid, dtype=x.dtype).masked_fill(~valid, -torch.inf)[:, None, None, :]
         positions = self._position_bias(x.shape[1], x.device)
         for layer in self.layers:
@@ -166,7 +166,7 @@ class _Transformer(nn.Module):
         if table is None:
             return None
         # On the CPU, because a bucket's edge must not depend on the device's logarithm.
-        buckets = relative_buckets(size, self.config.num_buckets, self.config.max_distance).to(device)
+        buckets = relative_buckets(size, self.config.num_buckets, self.config.max_distance).to(device, non_blocking=True)
         by_distance: Tensor = table(buckets).T
         return by_distance.unfold(1, size, 1).flip(1)  # row i starts at distance -i
 
@@ -201,8 +201,12 @@ class _PositionalConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         taps = self.weight_v.shape[2]
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        y = F.conv1d(x.transpose(1, 2), weight, self.bias, padding=taps // 2, groups=self.groups)
-        return F.gelu(y[..., : x.shape[1]]).transpose(1, 2)  # an even kernel gives one position too many
+        # On processors with AMX, torch 2.13's bfloat16 convolution is wrong for few channels in a group.
+        dtype = torch.float32 if x.device.type == "cpu" else x.dtype
+        inputs = [tensor.to(dtype) for tensor in (x.transpose(1, 2), weight, self.bias)]
+        y = F.conv1d(*inputs, padding=taps // 2, groups=self.groups)
+        y = y[..., : x.shape[1]].to(x.dtype)  # an even kernel gives one position too many
+        return F.gelu(y).transpose(1, 2)
 
 
 class _Layer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnichat.models.encoders.base import Encoder, EncoderNet, valid_positions
+from omnichat.models.encoders.base import Encoder, EncoderNet, needs_no_mask, valid_positions
 from omnichat.models.encoders.checkpoint_files import (
     EMOTION2VEC,
     EncoderError,
@@ -114,10 +114,10 @@ class _AudioEncoder(nn.Module):
         """(A or 1, heads, T, T): symmetric ALiBi between frames, 0 at the extra tokens, -inf at padded keys."""
         positions, extra = torch.arange(valid.shape[1], device=valid.device), self.config.num_extra_tokens
         distance = (positions[None] - positions[:, None]).abs()
-        slopes = torch.tensor(alibi_slopes(self.config.num_heads), device=valid.device, dtype=torch.float32)
-        slopes = slopes[:, None, None]
+        slopes = torch.tensor(alibi_slopes(self.config.num_heads), dtype=torch.float32)
+        slopes = slopes.to(valid.device, non_blocking=True)[:, None, None]
         bias = F.pad(-distance * slopes, (extra, 0, extra, 0)) * self.alibi_scale[0].float().clamp(min=0)
-        if bool(valid.all()):
+        if needs_no_mask(valid):
             return bias
         return bias.masked_fill(~F.pad(valid, (extra, 0), value=True)[:, None, None, :], -torch.inf)
 

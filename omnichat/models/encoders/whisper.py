@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnichat.audio import HOP, PIECE, num_frames
-from omnichat.models.encoders.base import Encoder, EncoderNet, valid_positions
+from omnichat.models.encoders.base import Encoder, EncoderNet, needs_no_mask, valid_positions
 from omnichat.models.encoders.checkpoint_files import (
     EncoderError,
     fill,
@@ -115,7 +115,7 @@ class WhisperEncoderNet(EncoderNet):
         x = x + self.get_buffer("positional_embedding")[: x.shape[1]]
         counts = (num_mel_frames + 1) // 2
         valid = valid_positions(counts.clamp(min=1), x.shape[1])
-        keys = None if bool(valid.all()) else valid[:, None, None, :]
+        keys = None if self.pads_to or needs_no_mask(valid) else valid[:, None, None, :]
         for block in self.blocks:
             x = block(x, keys)
         return self.ln_post(x) * valid_positions(counts, x.shape[1])[..., None], counts
