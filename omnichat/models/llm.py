@@ -198,10 +198,8 @@ def _flash_runs_on(value: Tensor) -> bool:
     return value.is_cuda and value.dtype in (torch.float16, torch.bfloat16)
 
 
-@torch.compiler.disable
-def _attention_one_by_one(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scaling: float | None
-) -> Tensor:
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attention_one_by_one(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scaling: float | None) -> Tensor:
     """(1, heads, T, d), a call for each dialogue. Not compiled: its loop would be compiled anew for each batch."""
     lengths = starts.diff().tolist()
     parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)

@@ -5,7 +5,7 @@ Shapes: A clips, S samples, N frames, W windows, K queries, T tokens, D width, E
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Losses(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """A batch as the language model gets it: embeddings (T, D), gates (A, W, E), windows of each clip (A,) on the CPU."""
+    """A batch as the language model gets it: embeddings (T, D), gates (A, W, E), each clip's windows (A,) (CPU)."""
 
     embeds: Tensor
     gates: Tensor
@@ -200,7 +200,8 @@ class OmniChat(nn.Module):
                 "load the encoders, or read the batch from a feature store"
             )
         # `load_audio` refuses what is not finite: the encoders need not ask the device for it.
-        return {name: encoder.encode(batch.waves, batch.num_samples) for name, encoder in self.encoders.items()}
+        waves, lengths = batch.waves, batch.num_samples
+        return {name: cast(Encoder, encoder).encode(waves, lengths) for name, encoder in self.encoders.items()}
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:

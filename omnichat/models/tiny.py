@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import save
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
@@ -197,6 +196,8 @@ def write_emotion2vec(folder: Path | str, net: Emotion2vecNet, classifier: nn.Li
     weights = {f"d2v_model.{name}": tensor for name, tensor in net.state_dict().items()}
     weights |= {f"proj.{name}": tensor for name, tensor in classifier.state_dict().items()}
     torch.save({"model": _half(weights)}, folder / "model.pt")
+    from omegaconf import OmegaConf  # as upstream writes it; those who only want a tokenizer need no omegaconf
+
     OmegaConf.save(OmegaConf.create(_emotion2vec_yaml(net.config)), folder / "config.yaml")
     metas = {"init_param": "model.pt", "config": "config.yaml", "tokenizer_conf": {"token_list": "tokens.txt"}}
     about = {

@@ -20,6 +20,7 @@ from omnichat.metrics.emotion import weighted_f1
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
 from omnichat.training.engines import shard, whole_model
+from omnichat.training.flops import peak_flops, step_flops
 from omnichat.training.optim import build_optimizer, learning_rate_at
 
 
@@ -124,7 +125,7 @@ class OmniChatModule(LightningModule):
                 "content": sum(loss.content for loss in sums.losses),
                 "content_targets": sum(loss.content_targets for loss in sums.losses),
                 "tokens": sum(len(batch.ids) for batch in sums.batches),
-                "samples": sum(int(batch.wave_lengths.sum()) for batch in sums.batches),
+                "samples": sum(sum(batch.num_samples) for batch in sums.batches),
                 "dialogues": sum(len(batch.dialogue_ids) for batch in sums.batches),
             }
             | {
@@ -148,7 +149,24 @@ class OmniChatModule(LightningModule):
             "optim/learning_rate": sums.learning_rate,
             "optim/skipped": float(sums.skipped),
         }
+        metrics |= self._device_metrics(sums)
         return metrics | gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
+
+    def _device_metrics(self, sums: StepSums) -> dict[str, float]:
+        """Of this rank's GPU: the most memory allocated so far, and the share of its peak that the step's own work is.
+
+        Nothing on a CPU, and no share where the device's peak is not known.
+        """
+        if self.device.type != "cuda":
+            return {}
+        metrics = {"perf/memory_gib": torch.cuda.max_memory_allocated(self.device) / 2**30}
+        if peak := peak_flops(self.device):
+            done = sum(
+                step_flops(self.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples)
+                for batch in sums.batches
+            )
+            metrics["perf/mfu"] = done / sums.seconds / peak
+        return metrics
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         """Add this batch's sums; the mean is over all targets of the held-out set."""

@@ -61,7 +61,7 @@ def restore_optimizer(optimizer: Optimizer, parameters: dict[str, nn.Parameter],
         state = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
         # The plain update counts steps on the CPU, the fused one on the device.
         optimizer.state[parameter] = {
-            key: value if key == "step" and not optimizer.defaults["fused"] else value.to(parameter.device)
+            key: value if key == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
             for key, value in state.items()
         }
 

@@ -166,7 +166,9 @@ class _Transformer(nn.Module):
         if table is None:
             return None
         # On the CPU, because a bucket's edge must not depend on the device's logarithm.
-        buckets = relative_buckets(size, self.config.num_buckets, self.config.max_distance).to(device, non_blocking=True)
+        buckets = relative_buckets(size, self.config.num_buckets, self.config.max_distance).to(
+            device, non_blocking=True
+        )
         by_distance: Tensor = table(buckets).T
         return by_distance.unfold(1, size, 1).flip(1)  # row i starts at distance -i
 
@@ -203,8 +205,8 @@ class _PositionalConv(nn.Module):
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
         # On processors with AMX, torch 2.13's bfloat16 convolution is wrong for few channels in a group.
         dtype = torch.float32 if x.device.type == "cpu" else x.dtype
-        inputs = [tensor.to(dtype) for tensor in (x.transpose(1, 2), weight, self.bias)]
-        y = F.conv1d(*inputs, padding=taps // 2, groups=self.groups)
+        inputs, weight, bias = (tensor.to(dtype) for tensor in (x.transpose(1, 2), weight, self.bias))
+        y = F.conv1d(inputs, weight, bias, padding=taps // 2, groups=self.groups)
         y = y[..., : x.shape[1]].to(x.dtype)  # an even kernel gives one position too many
         return F.gelu(y).transpose(1, 2)
 

@@ -1,0 +1,134 @@
+"""The arithmetic of a training step, counted: what `perf/mfu` (model FLOPs utilisation) is a share of.
+
+A multiplication and an addition are two FLOPs, and only matrix products and convolutions count. Padding is not counted,
+nor what is computed twice: the more of either, the lower the utilisation. For T tokens, L tokens of a dialogue, n
+targets, W frozen weights of the language model's layers, R LoRA weights, V x D the output layer:
+
+    layers      2 W T forward, 2 W T backward (gradients of activations only: the weights are frozen)
+    LoRA        2 R T forward, 4 R T backward
+    attention   2 L^2 D forward for each dialogue and layer (causal: half of all pairs), twice that backward
+    logits      2 V D n forward, 2 V D n backward
+    Mix-Former  2 M a window forward, M its multiplications, and twice that backward
+    experts     forward only, at what `context` and `layout` make them compute
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import LlamaForCausalLM
+
+from omnichat.audio import num_frames
+from omnichat.models.encoders import Encoder
+from omnichat.models.encoders.beats import BeatsNet
+from omnichat.models.encoders.emotion2vec import Emotion2vecNet
+from omnichat.models.encoders.whisper import WhisperEncoderNet
+from omnichat.models.mixformer import MixFormer
+from omnichat.models.omnichat import OmniChat
+from omnichat.models.qformer import QFormerLayer
+
+# Dense bfloat16 on matrix units, FLOP/s, by a part of the device's name; NVIDIA's data sheets, SXM where there are two.
+PEAKS = {
+    "B200": 2250e12,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "A40": 150e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """FLOP/s that the device's data sheet promises; None for a CPU and for devices not in `PEAKS`."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def step_flops(model: OmniChat, lengths: Sequence[int], num_targets: int, num_samples: Sequence[int]) -> float:
+    """Forward and backward of a batch.
+
+    Args:
+        model: its encoders count where it has any, that is, where features are not cached.
+        lengths: tokens of each dialogue.
+        num_targets: targets of the batch.
+        num_samples: samples of each audio piece.
+    """
+    windows = sum(-(-num_frames(samples) // model.window) for samples in num_samples)
+    encoders = cast(Mapping[str, Encoder], model.encoders)
+    return (
+        language_model_flops(model.llm, lengths, num_targets)
+        + 3 * mixformer_flops(model.mixformer, windows)
+        + sum(encoder_flops(encoder, samples) for encoder in encoders.values() for samples in num_samples)
+    )
+
+
+def language_model_flops(llm: LlamaForCausalLM, lengths: Sequence[int], num_targets: int) -> float:
+    """Forward and backward of packed dialogues with these many tokens each."""
+    tokens, config = sum(lengths), llm.config
+    linear = {name: m.weight.numel() for name, m in llm.model.layers.named_modules() if isinstance(m, nn.Linear)}
+    adapters = sum(count for name, count in linear.items() if ".lora_" in name)
+    frozen = sum(linear.values()) - adapters
+    width = config.num_attention_heads * cast(int, llm.model.layers[0].self_attn.head_dim)
+    attention = 3 * 2 * sum(length**2 for length in lengths) * width * config.num_hidden_layers
+    logits = 4 * llm.lm_head.weight.numel() * num_targets
+    return float((4 * frozen + 6 * adapters) * tokens + attention + logits)
+
+
+def mixformer_flops(mixformer: MixFormer, windows: int) -> float:
+    """Forward of these many windows, for all experts."""
+    queries, window, total = mixformer.queries, mixformer.window, mixformer.project.weight.numel()
+    for expert in mixformer.experts.values():
+        for layer in expert.layers:  # type: ignore[union-attr]
+            layer = cast(QFormerLayer, layer)
+            linear = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))
+            heads, width = layer.cross_attention.heads, layer.cross_attention.key.in_features
+            own = 2 * queries * layer.cross_attention.query.in_features  # queries among themselves: scores, mixture
+            total += linear + own + 2 * heads * window * width  # frames are weighed at their own width
+    total += sum(gate.weight.numel() for gate in mixformer.gates.values())  # type: ignore[union-attr, operator, misc]
+    return 2.0 * total * queries * windows
+
+
+def encoder_flops(encoder: Encoder, num_samples: int) -> float:
+    """Forward of a clip of up to 30 s."""
+    net = encoder.net
+    if isinstance(net, WhisperEncoderNet):
+        frames, width, mels = num_frames(net.pads_to or num_samples), net.dim, net.dims.n_mels
+        convolutions = 2 * frames * 3 * mels * width + frames * 3 * width * width
+        return 2.0 * (convolutions + net.dims.n_audio_layer * _block(frames, width, 4 * width))
+    if isinstance(net, Emotion2vecNet):
+        return 2.0 * _emotion2vec_products(net, num_samples)
+    if isinstance(net, BeatsNet):
+        config, tokens = net.config, net.num_frames(max(num_samples, net.min_samples))
+        width, inner = config.encoder_embed_dim, config.embed_dim
+        patches = config.input_patch_size**2 * inner + (inner * width if inner != width else 0)
+        position = width * width // config.conv_pos_groups * config.conv_pos
+        blocks = config.encoder_layers * _block(tokens, width, config.encoder_ffn_embed_dim)
+        return 2.0 * (tokens * (patches + position) + blocks)
+    raise TypeError(f"no count for {type(net).__name__}")
+
+
+def _block(tokens: int, width: int, hidden: int) -> int:
+    """Multiplications of a Transformer block: four projections, scores and mixture, feed-forward."""
+    return tokens * (4 * width * width + 2 * tokens * width + 2 * width * hidden)
+
+
+def _emotion2vec_products(net: Emotion2vecNet, num_samples: int) -> int:
+    config, length, channels, total = net.config, max(num_samples, net.min_samples), 1, 0
+    for out, kernel, stride in config.conv_layers:
+        length = (length - kernel) // stride + 1
+        total += length * out * kernel * channels
+        channels = out
+    width = config.embed_dim
+    taps = max(3, config.conv_pos_width // config.conv_pos_depth)
+    total += length * (channels * width + config.conv_pos_depth * width * width // config.conv_pos_groups * taps)
+    tokens = length + config.num_extra_tokens
+    return total + (config.prenet_depth + config.depth) * _block(tokens, width, int(width * config.mlp_ratio))

@@ -1,0 +1,46 @@
+"""The benchmark at full size, tried at a toy size on a CPU: a device's time is too dear to find a typing error with."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks.gpu.report import EQUAL_GRADIENT, EQUAL_LOSS, text
+from benchmarks.gpu.run import ARMS, COMPILED, EAGER, PAD30, PLAIN, SALMONN, Found, Options, run
+from benchmarks.gpu.scale import TOY
+
+OPTIONS = Options(TOY, torch.device("cpu"), dialogues=2, plain_micro=1, salmonn_micro=1, warmup=1, steps=1, workers=0)
+OPTIONS = dataclasses.replace(OPTIONS, arms=(ARMS[0], "no such arm", *ARMS[1:]))
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes a minute on a CPU, and says nothing about the script."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+
+
+def test_every_arm_runs_and_those_of_one_function_agree(eager: None) -> None:
+    """Fails when an arm cannot run, trains on other targets, slots, frames or weights, or ends the run by failing."""
+    torch.set_num_threads(1)
+    said: list[str] = []
+    found = run(OPTIONS, said.append)
+    assert list(found.failed) == ["no such arm"], "\n".join(said)
+    assert {*ARMS} < {*found.timings}
+    assert {EAGER, COMPILED, PAD30} < {*found.gaps}
+    for name, (loss, gradient) in found.gaps.items():
+        assert loss <= EQUAL_LOSS, name
+        assert gradient <= EQUAL_GRADIENT, name
+    assert found.micro_batches[SALMONN] == found.micro_batches[PLAIN] == 2
+    assert found.flops[EAGER] == found.flops[COMPILED] < found.flops[PAD30]
+    report = text(found, OPTIONS, peak=1e12)
+    assert "cached step" in report
+    assert "loader wait" in report
+    assert "NOT EQUAL" not in report
+    assert "no such arm: not measured" in report
+
+
+def test_arms_that_differ_are_said_to() -> None:
+    """Fails when a speed-up over something else passes for a speed-up."""
+    assert "online pad30, compiled: 1.0e-01, 1.0e-03 NOT EQUAL" in text(
+        Found(gaps={PAD30: (0.1, 0.001)}), OPTIONS, peak=None
+    )

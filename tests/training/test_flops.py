@@ -1,0 +1,62 @@
+"""The count of arithmetic behind `perf/mfu`, against torch's own counter of what really ran."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from omnichat.batch import pack
+from omnichat.models.encoders import Encoder
+from omnichat.training.flops import encoder_flops, language_model_flops, mixformer_flops, peak_flops, step_flops
+from tests.spoken import DIALOGUES, cached, make_examples, make_model, make_prompt
+
+ATTENTION = ("scaled_dot_product", "flash")
+
+
+def counted(work) -> tuple[float, float]:
+    """FLOPs of matrix products and convolutions, and of attention, which torch counts without regard to causality."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    by_kind = counter.get_flop_counts()["Global"]
+    attention = sum(count for kind, count in by_kind.items() if any(part in str(kind) for part in ATTENTION))
+    return sum(by_kind.values()) - attention, attention
+
+
+def test_language_model_and_mixformer() -> None:
+    """Fails when a term is left out or counted twice: frozen weights, adapters, logits, windows, the backward."""
+    model = make_model()
+    examples = [cached(model, example) for example in make_examples(make_prompt(), dialogues=DIALOGUES[1:2])]
+    batch = pack(examples)
+    lengths = [len(example.tokens.ids) for example in examples]
+    windows = len(batch.slots)
+
+    linear, _ = counted(lambda: model(batch).total.backward())
+    attention = 6 * sum(length**2 for length in lengths) * 32 * 2  # width 32, two layers
+    ours = language_model_flops(model.llm, lengths, batch.num_targets) - attention
+    ours += 3 * mixformer_flops(model.mixformer, windows)
+    # Torch also counts what is computed for padded windows and leaves out what needs no gradient: experts' own frames.
+    assert linear == pytest.approx(ours, rel=0.1)
+    model.encoders.clear()
+    assert step_flops(model, lengths, batch.num_targets, batch.num_samples) == pytest.approx(ours + attention)
+
+
+@pytest.mark.parametrize(
+    ("name", "spectrogram", "tokens", "blocks"),
+    [
+        ("whisper", 2 * 80 * 201 * 700, 350, 2),  # 80 mel bands of 201 frequencies, 700 frames
+        ("emotion2vec", 0, 349 + 10, 4),  # ten extra tokens; prenet and blocks
+        ("beats", 2 * 128 * 257 * 698, 344, 2),  # 128 bands of 257 frequencies; 43 time steps of 8 bands
+    ],
+)
+def test_encoders(name: str, spectrogram: int, tokens: int, blocks: int) -> None:
+    """Fails when convolutions, attention or a projection of an expert are missing from the count."""
+    encoder = make_model().encoders[name]
+    assert isinstance(encoder, Encoder)
+    wave = torch.randn(1, 7 * 16_000)
+    linear, attention = counted(lambda: encoder.encode(wave, [wave.shape[1]]))
+    attention = attention or 4 * tokens**2 * 32 * blocks  # torch leaves the CPU's own attention out
+    assert encoder_flops(encoder, wave.shape[1]) == pytest.approx(linear - spectrogram + attention, rel=0.02)
+
+
+def test_a_cpu_has_no_peak() -> None:
+    """Fails when a utilisation is made up for a device whose peak is not known."""
+    assert peak_flops(torch.device("cpu")) is None
