@@ -128,7 +128,9 @@ class PlainLoop(Arm):
     def frames(self, batch: PaddedBatch, longest: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Each expert's frames of all clips in one call."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            features = {"whisper": (self.whisper(batch.mel).last_hidden_state[:, :longest], (batch.lengths // HOP + 1) // 2)}
+            features = {
+                "whisper": (self.whisper(batch.mel).last_hidden_state[:, :longest], (batch.lengths // HOP + 1) // 2)
+            }
             for name in ("emotion2vec", "beats"):
                 features[name] = self.encoders[name].net(batch.waves, batch.lengths)
         return features

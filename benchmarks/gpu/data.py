@@ -16,8 +16,8 @@ from omnichat.audio import PIECE, num_frames
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.log_mel import log_mel
-from omnichat.models.tiny import default_texts, write_tokenizer
 from omnichat.models.omnichat import to_device
+from omnichat.models.tiny import default_texts, write_tokenizer
 from omnichat.prompt import IGNORE, Prompt
 
 SALMONN_WINDOWS = 88  # of 17 frames in Whisper's 1,500: the last 4 are dropped (SALMONN models/salmonn.py)

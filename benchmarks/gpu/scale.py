@@ -1,4 +1,4 @@
-"""The sizes of the nets, and random ones made in place: no checkpoint is needed, and the time does not depend on one."""
+"""The sizes of the nets, and random ones made in place: no checkpoint is needed, nor does the time depend on one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +37,8 @@ ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+WHISPER_LARGE_V3 = WhisperDims(n_mels=128, n_audio_state=1280, n_audio_head=20, n_audio_layer=32)
+EMOTION2VEC_BASE = Emotion2vecConfig()
 # `cfg` of BEATs_iter3_plus_AS2M.pt
 BEATS_ITER3 = BeatsConfig(deep_norm=True, relative_position_embedding=True, max_distance=800, gru_rel_pos=True)
 
@@ -46,8 +48,8 @@ class Scale:
     """Sizes by part; the defaults are the paper's: Llama-3.1-8B, whisper-large-v3, emotion2vec base, BEATs iter3."""
 
     llama: Mapping[str, Any] = field(default_factory=lambda: LLAMA_8B)
-    whisper: WhisperDims = WhisperDims(n_mels=128, n_audio_state=1280, n_audio_head=20, n_audio_layer=32)
-    emotion2vec: Emotion2vecConfig = Emotion2vecConfig()
+    whisper: WhisperDims = WHISPER_LARGE_V3
+    emotion2vec: Emotion2vecConfig = EMOTION2VEC_BASE
     beats: BeatsConfig = BEATS_ITER3
     qformer: Mapping[str, int] = field(default_factory=lambda: {"hidden": 768, "layers": 2, "heads": 12, "ffn": 3072})
     lora_rank: int = 8

@@ -87,13 +87,12 @@ def mixformer_flops(mixformer: MixFormer, windows: int) -> float:
     """Forward of these many windows, for all experts."""
     queries, window, total = mixformer.queries, mixformer.window, mixformer.project.weight.numel()
     for expert in mixformer.experts.values():
-        for layer in expert.layers:  # type: ignore[union-attr]
-            layer = cast(QFormerLayer, layer)
+        for layer in cast(Sequence[QFormerLayer], expert.layers):
             linear = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))
             heads, width = layer.cross_attention.heads, layer.cross_attention.key.in_features
             own = 2 * queries * layer.cross_attention.query.in_features  # queries among themselves: scores, mixture
             total += linear + own + 2 * heads * window * width  # frames are weighed at their own width
-    total += sum(gate.weight.numel() for gate in mixformer.gates.values())  # type: ignore[union-attr, operator, misc]
+    total += sum(parameter.numel() for name, parameter in mixformer.gates.named_parameters() if "weight" in name)
     return 2.0 * total * queries * windows
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
@@ -255,15 +256,47 @@ def test_a_damaged_folder_is_one_clear_error(folder: Path, tmp_path: Path, name:
     assert str(copy) in str(caught.value)
 
 
+def test_compiled_layers(llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when compiling changes what is computed, or is done anew for another layer or other lengths."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(llm_module._layer, dynamic=True, backend=counter)
+    monkeypatch.setattr(llm_module, "_compiled_layer", lambda: compiled)
+    frames = []
+    for lengths in ((5, 9, 3), (2, 12), (4, 4, 4, 7), (30, 1)):
+        rows = [torch.randn(length, llm.config.hidden_size) for length in lengths]
+        embeds = torch.cat(rows).requires_grad_()
+        starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        weights = torch.randn(len(embeds), llm.config.hidden_size)
+        outcomes = []
+        for choice in (False, True):
+            hidden = packed_hidden(llm, embeds, positions, starts, max(lengths), compiled=choice)
+            outcomes.append((hidden, *torch.autograd.grad((hidden * weights).sum(), embeds)))
+        for one, other in zip(*outcomes, strict=True):
+            torch.testing.assert_close(one, other)
+        frames.append(counter.frame_count)
+    assert frames[0] > 0
+    assert frames[1:] == frames[1:2] * 3, "compiled anew for each batch"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_packed_on_cuda_equals_cpu(folder: Path) -> None:
-    """Fails when the flash call for all dialogues differs from attention inside each."""
-    rows = embeddings()
-    expected = torch.cat(packed(load_llm(folder), rows))
+    """Fails when the flash call for all dialogues, eager or compiled, differs from attention inside each."""
     lengths = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32).cuda()
     positions = torch.cat([torch.arange(length) for length in LENGTHS]).cuda()
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
+    embeds = torch.cat(embeddings()).requires_grad_()
+    weights = torch.randn(len(embeds), embeds.shape[1], generator=torch.Generator().manual_seed(0))
+    expected = torch.cat(packed(load_llm(folder), list(embeds.split(LENGTHS))))
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), embeds)
+    for dtype, compiled, tolerance in (
+        (torch.float32, False, 1e-4),
+        (torch.bfloat16, False, 5e-2),
+        (torch.bfloat16, True, 5e-2),
+    ):
         model = load_llm(folder, dtype).cuda()
-        hidden = packed_hidden(model, torch.cat(rows).cuda().to(dtype), positions, lengths, max(LENGTHS))
+        inputs = embeds.detach().cuda().to(dtype).requires_grad_()
+        hidden = packed_hidden(model, inputs, positions, lengths, max(LENGTHS), compiled)
+        (gradient,) = torch.autograd.grad((hidden.float() * weights.cuda()).sum(), inputs)
         assert (hidden.float().cpu() - expected).norm() / expected.norm() < tolerance
+        assert (gradient.float().cpu() - wanted).norm() / wanted.norm() < tolerance

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from omnichat.batch import Example, pack
+from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.llm import packed_hidden
-from omnichat.models.omnichat import OmniChat
+from omnichat.models.omnichat import OmniChat, to_device
 from omnichat.prompt import CONTENT_TARGET, STYLE_TARGET, Prompt
+from omnichat.training.optim import build_optimizer
 from tests.spoken import DIALOGUES, cached, make_examples, make_model, make_prompt
 
 
@@ -146,3 +147,33 @@ def test_parts_that_do_not_fit_are_refused(model: OmniChat) -> None:
         OmniChat({"whisper": model.encoders["whisper"]}, model.mixformer, model.llm, 17, 1)
     with pytest.raises(ValueError, match=r"\(17, 17, 1\), the prompt counts slots by \(5, 5, 1\)"):
         OmniChat({}, model.mixformer, model.llm, 5, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("live", [True, False])
+def test_a_step_on_cuda_waits_for_nothing(live: bool) -> None:
+    """Fails when something in the step asks the device for a number: the CPU would then fall behind it."""
+    model, examples = make_model(), make_examples(make_prompt())
+    if not live:
+        examples = [cached(model, example) for example in examples]
+    expected = model(pack(examples)).total.detach()
+    model.cuda()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = build_optimizer(trained, 1e-4, 0.05, (0.9, 0.999))
+    batch, losses = pack(examples), []
+    batch = PackedBatch(*(value.pin_memory() if isinstance(value, torch.Tensor) else value for value in batch))
+    model.llm.to(torch.bfloat16)  # in float32 attention has no kernel that takes all dialogues at once
+    for mode in ("default", "error"):  # spectra's filters and kernels are made once
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(to_device(batch, torch.device("cuda"))).total
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        losses.append(loss.detach())
+    assert float(losses[0]) == pytest.approx(float(expected), rel=0.02)

@@ -68,6 +68,7 @@ def test_copies_and_half_precision(expert, batch) -> None:
     assert torch.equal(expert(*batch)[0], frames)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda(expert, batch) -> None:
     """Prevents tensors made on the wrong device, and other numbers there."""
