@@ -70,8 +70,9 @@ class Arm(ABC):
     def step(self, micro_batches: Sequence[PackedBatch | PaddedBatch], targets: int, clock: Clock) -> Tensor:
         """One update; the loss before it."""
         loss = self.backward(micro_batches, targets, clock)
-        nn.utils.clip_grad_norm_(self.trainable.values(), CLIP)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.trainable.values(), CLIP)
+        if bool(norm.isfinite()):  # as training does (training/guard.py): here alone the CPU waits for the device
+            self.optimizer.step()
         self.optimizer.zero_grad()
         clock.mark("optimizer")
         return loss

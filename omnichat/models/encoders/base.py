@@ -17,10 +17,10 @@ from omnichat.audio import (
 )
 
 FRAMES_PER_PIECE = num_frames(PIECE)
-# Ours: a group of clips is padded by at most a quarter, and holds at most two minutes of audio. emotion2vec's first
-# convolution alone makes 200 MB of float32 out of 30 s.
+# Ours: a group of clips is padded by at most a quarter, and holds at most so many seconds of audio. emotion2vec's first
+# convolution alone makes 200 MB of float32 out of 30 s; a GPU is busy only with more at a time.
 MAX_PADDING = 0.25
-MAX_SECONDS = 120
+MAX_SECONDS = {"cpu": 120, "cuda": 480}
 
 
 def valid_positions(lengths: Tensor, size: int) -> Tensor:
@@ -122,7 +122,8 @@ class Encoder(nn.Module):
         size = int(counts.max()) if len(counts) else 0
         frames = waves.new_zeros(len(lengths), size, self.dim, dtype=next(self.net.parameters()).dtype)
         with torch.autocast(waves.device.type, enabled=False):
-            for group in self._groups([_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]):
+            all_pieces = [_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]
+            for group in self._groups(all_pieces, MAX_SECONDS.get(waves.device.type, 120) * SAMPLE_RATE):
                 self._encode_group(waves, group, frames)
         return frames, counts.to(waves.device, non_blocking=True)
 
@@ -144,7 +145,7 @@ class Encoder(nn.Module):
         encoded, _ = self.net(waves[:, :longest].index_select(0, clips).float(), sizes)
         frames[clips, : encoded.shape[1]] = encoded
 
-    def _groups(self, all_pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    def _groups(self, all_pieces: list[_Piece], most: int) -> Iterator[list[_Piece]]:
         """Pieces of similar length, longest first: a batch of unequal clips costs little more than its audio."""
 
         def cost(piece: _Piece) -> int:
@@ -154,7 +155,7 @@ class Encoder(nn.Module):
         for piece in sorted(all_pieces, key=lambda piece: -piece.length):
             if group:
                 longest = cost(group[0])
-                full = (len(group) + 1) * longest > MAX_SECONDS * SAMPLE_RATE
+                full = (len(group) + 1) * longest > most
                 if full or cost(piece) < (1 - MAX_PADDING) * longest:
                     yield group
                     group = []
