@@ -8,7 +8,7 @@ CORPUS := corpora/quickstart
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format bench clean
+.PHONY: help setup quickstart test lint format bench drill clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,9 @@ format: setup ## put the code into the style that lint asks for
 
 bench: setup ## speed and memory, each against a baseline in the same run
 	$(PY) -m benchmarks
+
+drill: setup ## kill training 200 times, half of them inside a save; each run has to end as if undisturbed
+	$(PY) -m benchmarks.drill
 
 clean: ## remove what tools left behind; runs/, corpora/ and .venv/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
