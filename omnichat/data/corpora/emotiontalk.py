@@ -40,11 +40,12 @@ def parts(source: Path) -> list[Part]:
     labels = next((folder / name for name in _LABELS if (folder / name).exists()), folder / WORDS)
     emotions = {}
     if labels.name != WORDS:
-        emotions = {_stem(row["file_name"]): row["emotion"] for row in read_csv(labels, ("file_name", "emotion"))}
+        rows = read_csv(labels, ("file_name", "emotion"))
+        emotions = {_stem(row["file_name"]): row["emotion"] for row in rows if "emotion" in row}  # not cut short
     wavs = {path.stem: path for path in sorted(source.rglob("G*_*_*_*.wav"))}
     conversations: dict[str, list[dict[str, Any]]] = {}
     for row in read_csv(folder / WORDS, ("name", "emotion", "chinese")):
-        name = _stem(row["name"])
+        name = _stem(row.get("name", ""))
         emotion = row.get("emotion") if labels.name == WORDS else emotions.get(name)
         utterance = {"name": name, "text": row.get("chinese"), "emotion": emotion, "wav": wavs.get(name)}
         conversations.setdefault(name.rsplit("_", 2)[0], []).append(utterance)

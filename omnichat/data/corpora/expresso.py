@@ -52,7 +52,11 @@ def parts(source: Path) -> list[Part]:
 def _lists(path: Path) -> dict[str, list[str]]:
     """What follows each name in a list, line by line."""
     lists: dict[str, list[str]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError("bad_encoding", f"is not UTF-8 ({error}); write it again", str(path)) from None
+    for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, rest = line.partition("\t")
             lists.setdefault(name, []).append(rest)

@@ -68,20 +68,30 @@ def read(part: Part, choices: Choices) -> Reading:
 
 
 def _dialogue(path: Path, evaluation: Path, split: str | None, choices: Choices) -> Dialogue:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    found = [match for line in lines if (match := _TURN.fullmatch(line)) is not None]
-    found.sort(key=lambda match: (float(match[3]), match[1]))
     if not evaluation.is_file():
         raise DataError("no_file", f"has no {evaluation.name} in dialog/EmoEvaluation; fetch it again")
-    labels = [_EMOTION.fullmatch(line.strip()) for line in evaluation.read_text(encoding="utf-8").splitlines()]
-    emotions = {match[1]: match[2] for match in labels if match is not None}
+    found, unnamed = _matches(path, _TURN, "Ses")
+    found.sort(key=lambda match: (float(match[3]), match[1]))
+    emotions = {match[1]: match[2] for match in _matches(evaluation, _EMOTION, "[")[0]}
     session = path.parents[2]
     folder = session / "sentences" / "wav" / path.stem
     turns = [_turn(match, emotions.get(match[1]), folder, choices) for match in found]
     scene = {"scenario": "emotion", "session": session.name, "script": path.stem.split("_", 1)[1]}
     scene |= {"split": split} if split is not None else {}
-    scene |= {"unnamed_lines": str(len(lines) - len(found))} if len(lines) > len(found) else {}
+    scene |= {"unnamed_lines": str(unnamed)} if unnamed else {}
     return checked(path.stem, assign_roles(turns, [match[2] for match in found], choices.roles), NAME, scene)
+
+
+def _matches(path: Path, form: re.Pattern[str], start: str) -> tuple[list[re.Match[str]], int]:
+    """The lines of a list, all of which begin with `start`, and how many others there are."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    matches = []
+    for line in lines:
+        if (match := form.fullmatch(line)) is not None:
+            matches.append(match)
+        elif line.startswith(start):
+            raise DataError("bad_layout", f"{path.name}: a line cannot be read: {line[:80]!r}; fetch it again")
+    return matches, len(lines) - len(matches)
 
 
 def _turn(match: re.Match[str], emotion: str | None, folder: Path, choices: Choices) -> Turn:
