@@ -1,9 +1,8 @@
-"""Every corpus has its command, and what the commands write holds what was read."""
+"""What the readers' commands write holds what was read of the corpora."""
 
 import importlib
 import pickle
 import pkgutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tests.data.corpora.test_expresso import corpus as expresso
 from tests.data.corpora.test_iemocap import session
 from tests.data.corpora.test_spokenwoz import LOG
 from tests.data.corpora.test_spokenwoz import corpus as spokenwoz
+from tests.data_prep.test_command import command
 
 ROOT = Path(__file__).parents[2]
 READERS = sorted(
@@ -27,40 +27,10 @@ READERS = sorted(
 )
 
 
-def command(name: str, *arguments: object) -> int:
-    """What `python -m data_prep.<name>` with these arguments returns."""
-    module = importlib.import_module(f"data_prep.{name}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["prog", *map(str, arguments)])
-        returned: int = module.main()
-        return returned
-
-
 def corpus_of(name: str) -> Corpus:
     """The corpus that a module reads."""
     corpus: Corpus = importlib.import_module(f"omnichat.data.corpora.{name}").CORPUS
     return corpus
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A reader without a command, or a command that one must read the code to use."""
-    with pytest.raises(SystemExit) as caught:
-        command(name, "--help")
-    assert caught.value.code == 0
-    assert f"  python -m data_prep.{name} " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_a_folder_without_the_corpus_fails_with_one_line(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A traceback, or an empty store that looks like one, would say nothing of the layout that was expected."""
-    assert command(name, tmp_path, tmp_path / "out") == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.rstrip().endswith("[no_file]")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", READERS)
