@@ -9,7 +9,7 @@ from torch import nn
 
 from omnichat.audio import pieces
 from omnichat.models.encoders import load_encoder
-from omnichat.models.encoders.base import MAX_SECONDS, _Piece
+from omnichat.models.encoders.base import _Piece
 
 EVERY_LENGTH = np.arange(160, 480_001)
 
@@ -156,15 +156,16 @@ def test_a_tail_below_one_hop_is_no_piece(golden, length, whisper, beats) -> Non
 
 def test_groups_hold_similar_lengths(golden) -> None:
     """Prevents a batch of unequal clips from costing its longest for each, and one too large for the memory."""
+    limit = 120 * 16_000
     seconds = [30, 1, 29, 1.2, 30, 30, 30, 8, 0.1, 0.05]
     sorted_pieces = [_Piece(clip, 0, int(16_000 * length)) for clip, length in enumerate(seconds)]
     trim, pad30 = (load_encoder("whisper", golden / "whisper/whisper80.pt", context=c) for c in ("trim", "pad30"))
-    assert [[seconds[piece.clip] for piece in group] for group in trim._groups(sorted_pieces)] == [
+    assert [[seconds[piece.clip] for piece in group] for group in trim._groups(sorted_pieces, limit)] == [
         [30, 30, 30, 30], [29], [8], [1.2, 1], [0.1], [0.05],
     ]  # fmt: skip
-    groups = list(pad30._groups(sorted_pieces))
+    groups = list(pad30._groups(sorted_pieces, limit))
     assert [len(group) for group in groups] == [4, 4, 2]
-    assert len(groups[0]) * 30 == MAX_SECONDS
+    assert [len(group) for group in pad30._groups(sorted_pieces, 4 * limit)] == [10]
 
 
 def test_inputs_that_do_not_fit_are_named(expert) -> None:
