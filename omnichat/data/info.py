@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from omnichat.dialogue import DataError
 
 INFO_FILE = "store.json"
+_SPLIT = re.compile(r"\w[\w.-]*")  # names files and folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _check(info: StoreInfo) -> None:
+    if bad := [split for split in (*info.splits, *info.shards) if not _SPLIT.fullmatch(split)]:
+        raise ValueError(f"{bad[0]!r} is not the name of a split")
     for shard in (shard for shards in info.shards.values() for shard in shards):
         counts = (shard.rows, shard.bytes)
         if not isinstance(shard.file, str) or any(type(count) is not int or count < 0 for count in counts):
