@@ -6,12 +6,14 @@ Shapes: T tokens of all dialogues, B dialogues, A audio pieces (30 s at most), S
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from omnichat.audio import pieces
 from omnichat.prompt import IGNORE, Tokens
@@ -70,7 +72,8 @@ class PackedBatch(NamedTuple):
         num_samples: the same on the host: asking the device for them would make the CPU wait for it.
         targets: int64, token positions of all targets.
         waves: (A, S) float32, zero at padding; None with `features`.
-        features: per expert (A, N, D) frames, zero at padding, and (A,) int64 lengths; None with `waves`.
+        features: per expert (sum of N, D) frames of all pieces end to end, and each piece's N on the host; None with
+            `waves`. Padded they would be more than twice as many to carry.
         num_targets: targets in this micro-batch.
         global_targets: targets of the whole step over all ranks and micro-batches; the loss is divided by it.
         dialogue_ids, sources, scenarios, indices: one per dialogue.
@@ -89,7 +92,7 @@ class PackedBatch(NamedTuple):
     num_samples: tuple[int, ...]
     targets: Tensor
     waves: Tensor | None
-    features: dict[str, tuple[Tensor, Tensor]] | None
+    features: dict[str, tuple[Tensor, tuple[int, ...]]] | None
     num_targets: int
     global_targets: int
     dialogue_ids: tuple[str, ...]
@@ -135,7 +138,7 @@ def pack(examples: Sequence[Example], global_targets: int | None = None) -> Pack
         num_samples=tuple(wave_lengths),
         targets=(labels != IGNORE).nonzero()[:, 0],
         waves=None if True in cached else _pad_waves([wave for example in examples for wave in example.waves]),
-        features=_pad_features(features) if True in cached else None,
+        features=_concat_features(features) if True in cached else None,
         num_targets=sum(targets),
         global_targets=sum(targets) if global_targets is None else global_targets,
         dialogue_ids=tuple(example.dialogue_id for example in examples),
@@ -152,23 +155,35 @@ def _concat(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
 
 
 def _pad_waves(waves: Sequence[NDArray[np.float32]]) -> Tensor:
-    padded = torch.zeros(len(waves), max(map(len, waves), default=0))
-    for row, wave in zip(padded, waves, strict=True):
-        row[: len(wave)] = torch.from_numpy(wave)
+    padded = _blank((len(waves), max(map(len, waves), default=0)), torch.float32)
+    for place, wave in zip(padded.numpy(), waves, strict=True):
+        place[: len(wave)] = wave
+        place[len(wave) :] = 0
     return padded
 
 
-def _pad_features(features: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[str, tuple[Tensor, Tensor]]:
-    names = list(features[0])
-    if any(set(piece) != set(names) for piece in features):
+def _concat_features(pieces: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    """Straight from where the frames are mapped to where they are read: one copy."""
+    names = list(pieces[0])
+    if any(set(piece) != set(names) for piece in pieces):
         raise ValueError("every audio piece needs cached features of the same experts")
-    padded = {}
+    packed = {}
     for name in names:
-        lengths = [len(piece[name]) for piece in features]
-        frames = np.zeros((len(features), max(lengths), features[0][name].shape[1]), features[0][name].dtype)
-        for row, piece in zip(frames, features, strict=True):
-            row[: len(piece[name])] = piece[name]
-        tensor = torch.from_numpy(frames)
-        tensor = tensor.view(torch.bfloat16) if frames.dtype == np.uint16 else tensor
-        padded[name] = (tensor, torch.tensor(lengths, dtype=torch.int64))
-    return padded
+        frames = [piece[name] for piece in pieces]
+        counts = tuple(map(len, frames))
+        stored = torch.from_numpy(np.zeros(0, frames[0].dtype)).dtype
+        tensor = _blank((sum(counts), frames[0].shape[1]), stored)
+        np.concatenate(frames, out=tensor.numpy())
+        packed[name] = (tensor.view(torch.bfloat16) if stored == torch.uint16 else tensor, counts)
+    return packed
+
+
+def _blank(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for a tensor, not yet written; a data worker takes it where the process that trains will read it.
+
+    As torch's own `default_collate` does: a tensor made elsewhere is copied there on its way out.
+    """
+    if get_worker_info() is None or not prod(shape):
+        return torch.empty(shape, dtype=dtype)
+    shared = torch.UntypedStorage._new_shared(prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(shared).view(shape)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
+from torch.utils.data import DataLoader
 
-from omnichat.batch import Example, pack
+from omnichat.batch import Example, PackedBatch, pack
 from omnichat.dialogue import AudioRef, Dialogue, Style, Turn
 from omnichat.prompt import Prompt, Slot, Tokens
 
@@ -76,7 +77,7 @@ def test_targets_of_the_whole_step_travel_with_the_batch() -> None:
     assert (batch.num_targets, batch.global_targets) == (2, 99)
 
 
-def test_cached_features_are_padded_with_their_lengths() -> None:
+def test_cached_features_lie_end_to_end_with_their_lengths() -> None:
     """By hand, two experts with different widths and frame counts."""
 
     def cached(frames: int) -> Example:
@@ -86,12 +87,12 @@ def test_cached_features_are_padded_with_their_lengths() -> None:
     batch = pack([cached(4), cached(2)])
     assert batch.waves is None
     assert batch.features is not None
-    frames, lengths = batch.features["whisper"]
+    frames, counts = batch.features["whisper"]
     assert frames.dtype == torch.float16
-    assert lengths.tolist() == [4, 2]
-    assert frames[1].tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
-    assert batch.features["beats"][0].shape == (2, 3, 3)
-    assert batch.features["beats"][1].tolist() == [3, 1]
+    assert counts == (4, 2)
+    assert frames.tolist() == [[1, 1]] * 6
+    assert batch.features["beats"][0].shape == (4, 3)
+    assert batch.features["beats"][1] == (3, 1)
     assert batch.wave_lengths.tolist() == [6_000, 6_000]
 
 
@@ -102,7 +103,32 @@ def test_bits_of_bfloat16_become_bfloat16() -> None:
     batch = pack([example(waves=(), features=({"whisper": bits},))])
     assert batch.features is not None
     assert batch.features["whisper"][0].dtype == torch.bfloat16
-    assert batch.features["whisper"][0][0].tolist() == [[1.5, -3.0]]
+    assert batch.features["whisper"][0].tolist() == [[1.5, -3.0]]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_data_worker_writes_where_the_trainer_reads(cached: bool) -> None:
+    """The same batch from a worker as from this process, and in memory that both share: no copy on its way out."""
+    frames = {"whisper": np.arange(24, dtype=np.uint16).reshape(6, 4)}
+    one = example(waves=(), features=(frames,)) if cached else example()
+    loader = DataLoader([[one], [one, one]], batch_size=None, num_workers=1, collate_fn=_packed)  # type: ignore[arg-type]
+    expected = [pack([one]), pack([one, one])]
+    for (batch, shared), wanted in zip(loader, expected, strict=True):
+        assert shared
+        if cached:
+            found, kept = batch.features["whisper"], wanted.features["whisper"]
+            assert found[0].view(torch.uint16).equal(kept[0].view(torch.uint16))
+            assert found[1] == kept[1]
+        else:
+            assert batch.waves.equal(wanted.waves)
+        assert batch.ids.equal(wanted.ids)
+
+
+def _packed(examples: list[Example]) -> tuple[PackedBatch, bool]:
+    batch = pack(examples)
+    heavy = batch.waves if batch.features is None else batch.features["whisper"][0]
+    assert heavy is not None
+    return batch, heavy.is_shared()
 
 
 def test_a_dialogue_without_audio_packs(tokenizer: Tokenizer) -> None:

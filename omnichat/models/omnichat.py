@@ -189,7 +189,7 @@ class OmniChat(nn.Module):
 
     def _features(self, batch: PackedBatch) -> Mapping[str, tuple[Tensor, Tensor]]:
         if batch.features is not None:
-            return batch.features
+            return {name: pad_frames(*frames) for name, frames in batch.features.items()}
         if len(batch.wave_lengths) == 0:  # nothing to hear: no rows, but still gradients (zeros) for every parameter
             none = batch.wave_lengths
             widths = self.mixformer.widths
@@ -204,6 +204,17 @@ class OmniChat(nn.Module):
         return {name: cast(Encoder, encoder).encode(waves, lengths) for name, encoder in self.encoders.items()}
 
 
+def pad_frames(frames: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(sum of N, D) frames of A clips end to end -> (A, N, D), zero at padding, and (A,) int64 counts."""
+    lengths = torch.tensor(counts, dtype=torch.int64)
+    size = max(counts)
+    # Places are worked out on the host: a device would have to be waited for.
+    places = (torch.arange(size) < lengths[:, None]).flatten().nonzero()[:, 0]
+    padded = frames.new_zeros(len(counts) * size, frames.shape[1])
+    padded.index_copy_(0, places.to(frames.device, non_blocking=True), frames)
+    return padded.view(len(counts), size, -1), lengths.to(frames.device, non_blocking=True)
+
+
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """The batch with all its tensors on `device`."""
 
@@ -211,7 +222,7 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
         if isinstance(value, Tensor):
             return value.to(device, non_blocking=True)
         if isinstance(value, dict):
-            return {name: (moved(frames), moved(lengths)) for name, (frames, lengths) in value.items()}
+            return {name: (moved(frames), counts) for name, (frames, counts) in value.items()}
         return value
 
     return PackedBatch(*map(moved, batch))

@@ -193,11 +193,12 @@ def test_a_dataset_reads_features_instead_of_audio(made_up: Path, tmp_path: Path
     batch = pack([cached[3], cached[8]])
     assert batch.waves is None
     assert batch.features is not None
-    values, lengths = batch.features["whisper"]
+    values, found = batch.features["whisper"]
     assert batch.wave_lengths.equal(pack([live[3], live[8]]).wave_lengths)
-    assert values[:, 0, 0].tolist() == [(3, 8)[owner] for owner in batch.clip_dialogues]
-    counts = [len(live[number].tokens.slots) for number in (3, 8)]
-    assert lengths.tolist() == [10 + place for count in counts for place in range(count)]
+    slots = {number: len(live[number].tokens.slots) for number in (3, 8)}
+    assert found == tuple(10 + place for count in slots.values() for place in range(count))
+    expected = [number for number, count in slots.items() for place in range(count) for _ in range(10 + place)]
+    assert values[:, 0].tolist() == expected
 
 
 def test_a_clip_too_short_for_a_frame_of_an_expert(tmp_path: Path, clip: AudioRef) -> None:

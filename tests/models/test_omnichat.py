@@ -8,7 +8,7 @@ import torch
 
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.llm import packed_hidden
-from omnichat.models.omnichat import OmniChat, to_device
+from omnichat.models.omnichat import OmniChat, pad_frames, to_device
 from omnichat.prompt import CONTENT_TARGET, STYLE_TARGET, Prompt
 from omnichat.training.optim import build_optimizer
 from tests.spoken import DIALOGUES, cached, make_examples, make_model, make_prompt
@@ -30,6 +30,13 @@ def prompt() -> Prompt:
 def examples(prompt: Prompt) -> list[Example]:
     """Four dialogues to learn from."""
     return make_examples(prompt)
+
+
+def test_frames_end_to_end_become_rows() -> None:
+    """By hand: a row moved by one frame would be heard as the next turn's beginning."""
+    rows, counts = pad_frames(torch.tensor([[1.0], [2], [3], [4]]), (1, 0, 3))
+    assert rows[..., 0].tolist() == [[1, 0, 0], [0, 0, 0], [2, 3, 4]]
+    assert counts.tolist() == [1, 0, 3]
 
 
 def test_losses_are_sums_over_targets(model: OmniChat, examples: list[Example]) -> None:
