@@ -16,9 +16,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE":
 NAMES = {
     "step": "the training step with cached features, and online, against a plain transformers + PEFT loop",
     "windows": "all windows in one Q-Former call against a call for each",
+    "loader": "from a store on disk to batches, live and cached, against a datasets table with 30 s mels",
     "packing": "packed against padded dialogues, logits at labels against all logits",
 }
-DIALOGUES = {"step": 4, "windows": 4, "packing": 8}
+DIALOGUES = {"step": 4, "windows": 4, "loader": 48, "packing": 8}
 QUICK_DIALOGUES = 2
 
 
@@ -27,14 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     import torch
 
-    from benchmarks import packing, training_step, windows
+    from benchmarks import loader, packing, training_step, windows
     from benchmarks.measure import NotEqualError
     from benchmarks.report import environment
     from benchmarks.workload import Sizes
 
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT uses names that will go
-    runs = {"step": training_step.run, "windows": windows.run, "packing": packing.run}
+    runs = {"step": training_step.run, "windows": windows.run, "loader": loader.run, "packing": packing.run}
     about = environment()
     print("# omnichat benchmarks\n")
     print(", ".join(f"{name} {value}" for name, value in about.items()))

@@ -30,7 +30,7 @@ class PaddedBatch(NamedTuple):
         attention_mask: (B, T), 0 at padding.
         labels: (B, T), -100 where there is no target.
         audio: (B, T) bool, True at audio slots.
-        mel: (A, 80, 3000) log-mel of 30 s for each clip.
+        mel: (A, 80, 3000) log-mel of 30 s for each clip; without mels (A, S) waves padded to the longest.
         num_frames: (A,) encoder frames within each clip.
     """
 
@@ -42,17 +42,13 @@ class PaddedBatch(NamedTuple):
     num_frames: Tensor
 
 
-class PlainLoop(nn.Module):
-    """Whisper, Mix-Former and a language model with LoRA on padded batches."""
+class PaddedCollator:
+    """Pads a batch as the documentation of transformers does; with `num_mels` 0 it leaves the mels to the device."""
 
-    def __init__(self, checkpoints: Checkpoints, mixformer: MixFormer, sizes: Sizes) -> None:
-        super().__init__()
-        self.extractor = WhisperFeatureExtractor()
-        self.whisper = WhisperModel.from_pretrained(checkpoints.whisper).encoder.requires_grad_(False).eval()
-        self.mixformer = mixformer
-        self.llm = plain_llm(checkpoints, sizes)
+    def __init__(self, num_mels: int = 80) -> None:
+        self.extractor = WhisperFeatureExtractor(feature_size=num_mels) if num_mels else None
 
-    def collate(self, examples: Sequence[Example]) -> PaddedBatch:
+    def __call__(self, examples: Sequence[Example]) -> PaddedBatch:
         """Pad tokens to the longest dialogue, and audio to 30 s."""
         ids = [torch.from_numpy(example.tokens.ids) for example in examples]
         waves = [wave for example in examples for wave in example.waves]
@@ -61,14 +57,29 @@ class PlainLoop(nn.Module):
             for slot in example.tokens.slots:
                 row[slot.start : slot.start + slot.length] = True
         labels = [torch.from_numpy(example.tokens.labels) for example in examples]
+        if self.extractor is None:
+            mel = pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+        else:
+            mel = self.extractor(waves, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
         return PaddedBatch(
             input_ids=pad_sequence(ids, batch_first=True),
             attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE),
             audio=pad_sequence(audio, batch_first=True),
-            mel=self.extractor(waves, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features,
+            mel=mel,
             num_frames=torch.tensor([num_frames(len(wave)) for wave in waves]),
         )
+
+
+class PlainLoop(nn.Module):
+    """Whisper, Mix-Former and a language model with LoRA on padded batches."""
+
+    def __init__(self, checkpoints: Checkpoints, mixformer: MixFormer, sizes: Sizes) -> None:
+        super().__init__()
+        self.collate = PaddedCollator()
+        self.whisper = WhisperModel.from_pretrained(checkpoints.whisper).encoder.requires_grad_(False).eval()
+        self.mixformer = mixformer
+        self.llm = plain_llm(checkpoints, sizes)
 
     def forward(self, batch: PaddedBatch) -> Tensor:
         """The mean loss over all targets."""
