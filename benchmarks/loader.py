@@ -26,8 +26,9 @@ from omnichat.audio import FRAME_RATE, PIECE
 from omnichat.batch import Example, PackedBatch
 from omnichat.data.dataset import DialogueDataset
 from omnichat.data.features import FeatureReader
-from omnichat.data.module import StepBatches, make_loader
+from omnichat.data.module import make_loader
 from omnichat.data.scan import Scan, scan
+from omnichat.data.steps import StepBatches, Steps
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, Dialogue, Style, Turn
 from omnichat.models.encoders.log_mel import log_mel
@@ -37,7 +38,7 @@ BATCH = 6  # dialogues: trainer.micro_batch
 MELS = 128  # Whisper large-v3
 WORKERS = (0, 1, 2)
 # Ours. A rate is taken over so many dialogues; over fewer, the start of the workers would be most of the time.
-SLOW, FAST = 24, 576
+SLOW, FAST = 12, 288
 # The step of 48 dialogues that is aimed for on an H200 takes 0.63 s, a micro-batch of 6 an eighth of it.
 STEP_SECONDS = 0.63 / 8
 PLAIN, PLAIN_WAVES = "plain", "plain, waves for mels"
@@ -133,11 +134,10 @@ def make_arms(corpus: Corpus, found: Scan, prompt: Prompt) -> dict[Arm, Callable
     """For each arm what makes its loader, which ends after the arm's number of dialogues."""
     size = min(BATCH, len(found.rows))
     plain, features = PlainDialogues(corpus.split, prompt), FeatureReader(corpus.features, corpus.keys)
-    streams = {
-        LIVE: StepBatches(DialogueDataset({"drawn": found}, {"drawn": 1.0}, prompt), size),
-        LIVE_MELS: MelBatches(DialogueDataset({"drawn": found}, {"drawn": 1.0}, prompt), size),
-        CACHED: StepBatches(DialogueDataset({"drawn": found}, {"drawn": 1.0}, prompt, features=features), size),
-    }
+    sources, shares = {"drawn": found}, {"drawn": 1.0}
+    live = Steps(DialogueDataset(sources, shares, prompt), size)
+    cached = Steps(DialogueDataset(sources, shares, prompt, features=features), size)
+    streams = {LIVE: StepBatches(live), LIVE_MELS: MelBatches(live), CACHED: StepBatches(cached)}
 
     def plain_loader(collator: PaddedCollator, workers: int, dialogues: int) -> DataLoader[Any]:
         order = RandomSampler(plain, num_samples=dialogues)
