@@ -1,4 +1,4 @@
-"""Read EChat-200K (JSON lines as OSUM-EChat reads them, beside their wavs) into a store.
+"""Read EChat-200K (JSON lines or unpacked shards as OSUM-EChat reads them, with their wavs) into a store.
 
 An answer's tag, "<HAPPY>...", becomes its emotion; without one there is no emotion to learn. Unpack
 shards (.tar) first.

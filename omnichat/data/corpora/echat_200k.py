@@ -4,12 +4,13 @@ JSONL as OSUM-EChat reads it (ASLP-lab/OSUM@c7b2774, OSUM-EChat/common_utils/fak
 wenet/dataset/process/processor.py), a dialogue a line, in files called *.jsonl or *.list:
     key, wav (of the question), txt (the answer), extra: {question, age "<ADULT>", gender "<FEMALE>", think_str,
     a_wav_path (of the answer), speech_token, ...}, history: [{wav, txt}, ...] in dialogues of several rounds
+or unpacked shards of its, common_utils/fake_data/shard: <key>.extra, the same as JSON, beside <key>.txt and <key>.wav.
 
 An answer may begin with a tag that says its emotion, "<HAPPY>..."; without one the emotion has no target (upstream takes
 neutral). Age, gender and, where it is there, emotion of the question are the speaker's. Questions of earlier rounds, and
 those without `question`, are heard without words. Paths are looked up beside the list, then in the corpus's folder;
 an answer's recording that is not there is left out, a question's rejects the dialogue. `speech_token`, codes of
-another model, is left out. Shards (.tar) are to be unpacked into such lists first.
+another model, is left out. Shards (.tar) are to be unpacked first.
 """
 
 import re
@@ -23,35 +24,56 @@ from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
 
 NAME = "echat-200k"
 _TAG = re.compile(r"(<[A-Za-z]+>)\s*(.*)", re.DOTALL)
-_NONE = {"<none>", "<null>"}  # what upstream writes where a cue is not known
+_NONE = {"<none>", "<null>", "none", "null"}  # what upstream writes where a cue is not known
+_EXTRA, _PART = ".extra", 200  # dialogues of an unpacked shard that are read as one part
 _GENDERS = {"<male>": "male", "<female>": "female"}
 
 
 def parts(source: Path) -> list[Part]:
-    """Stretches of the lists.
+    """Stretches of the lists, and some dialogues of an unpacked shard at a time.
 
     Raises:
         DataError: `no_file` where there are none.
     """
     paths = sorted(path for pattern in ("*.jsonl", "*.list") for path in source.rglob(pattern))
-    if not paths:
-        message = "holds no *.jsonl or *.list; unpack shards (.tar) into a list of JSON lines with their wavs first"
-        raise DataError("no_file", message, str(source))
-    return [
+    listed = [
         Part(f"{path.relative_to(source).as_posix()}@{start}", (path,), (source, start, stop))
         for path in paths
         for start, stop in line_stretches(path)
     ]
+    unpacked = sorted(source.rglob(f"*{_EXTRA}"))
+    for first in range(0, len(unpacked), _PART):
+        key = unpacked[first].relative_to(source).as_posix()
+        listed.append(Part(key, tuple(unpacked[first : first + _PART])))
+    if not listed:
+        message = "holds no *.jsonl or *.list of JSON lines, and no <key>.extra; unpack shards (.tar) first"
+        raise DataError("no_file", message, str(source))
+    return listed
 
 
 def read(part: Part, choices: Choices) -> Reading:
-    """The dialogues of one stretch."""
-    reading, (path,), (source, start, stop) = Reading(), part.files, part.content
+    """The dialogues of one part."""
+    reading = Reading()
+    if part.content is None:
+        for path in part.files:
+            with reading.rejecting(path):
+                reading.dialogues.append(_dialogue(_unpacked(path), (path.parent, path.parent), choices))
+        return reading
+    (path,), (source, start, stop) = part.files, part.content
     with reading.rejecting(path):
         for place, line in lines_within(path, start, stop):
             with reading.rejecting(f"{path}: line at byte {place}"):
                 reading.dialogues.append(_dialogue(object_of(line), (path.parent, source), choices))
     return reading
+
+
+def _unpacked(path: Path) -> dict[str, Any]:
+    """The dialogue of a shard whose `extra` is here, as a line of a list would hold it."""
+    key = path.name.removesuffix(_EXTRA)
+    emotion = path.with_name(f"{key}.emotion")
+    extra = {"emotion": emotion.read_text(encoding="utf-8").strip()} if emotion.is_file() else {}
+    text = path.with_name(f"{key}.txt").read_text(encoding="utf-8")
+    return {"key": key, "txt": text, "wav": f"{key}.wav", "extra": extra | object_of(path.read_bytes())}
 
 
 def _dialogue(record: Mapping[str, Any], folders: tuple[Path, Path], choices: Choices) -> Dialogue:

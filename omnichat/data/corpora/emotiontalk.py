@@ -3,11 +3,12 @@
 transcription.csv (name, emotion, chinese) holds every utterance, mm.csv (file_name, emotion) the emotion that was both
 heard and seen, audio.csv that of the sound alone. Names are G00009/G00009_42/G00009_42_14/G00009_42_14_024: pair of
 actors, conversation, speaker, number. A conversation's numbers run on over its two speakers' folders, so that their
-order is that of the numbers (checked on 11 conversations: no number comes twice, some are missing).
+order is that of the numbers (in the whole lists, 742 conversations, no number comes twice; some are missing).
 
 The emotion is audio.csv's where it is there, else mm.csv's, else the transcription's own, which was told from the words.
-The labels that come as pickles (*_label.npz) are not read; neither is the corpus's split, which stands only there:
-conversations are split by pairs of actors. Words are given without their marks, "[over/]...[/over]" (both speak),
+The labels that come as pickles (*_label.npz) are not read. They also hold the corpus's split, which is one by pairs of
+actors and stands below: nobody of the training is heard in val or test, while two actors are heard in both of these.
+Words are given without their marks, "[over/]...[/over]" (both speak),
 "[interrupted]", "[laughing]"; `meta` keeps the text as it was. Turns are heard where a WAV of the utterance's name lies
 anywhere in the corpus's folder (the release's own places were not at hand); without any they have words only.
 """
@@ -25,6 +26,7 @@ NAME = "emotiontalk"
 WORDS = "transcription.csv"
 _LABELS = ("audio.csv", "mm.csv")  # the first that is there is taken
 _UTTERANCE = re.compile(r"((G\d+)_\d+)_(\d+)_(\d+)")
+_SPLITS = {"G00001": "val", "G00012": "val", "G00003": "test", "G00015": "test"}  # the 11 others: train
 _MARK = re.compile(r"\[/?(over|interrupted|laughing)/?\]")
 
 
@@ -78,7 +80,8 @@ def _dialogue(part: Part, choices: Choices) -> Dialogue:
     ordered = [named[number] for number in sorted(named)]
     turns = [_turn(utterance, match[3], heard, choices) for match, utterance in ordered]
     speakers = [match[3] for match, _ in ordered]
-    scene = {"scenario": "emotion", "script": ordered[0][0][2], "labels": label}
+    pair = ordered[0][0][2]
+    scene = {"scenario": "emotion", "script": pair, "split": _SPLITS.get(pair, "train"), "labels": label}
     return checked(part.key, assign_roles(turns, speakers, choices.roles), NAME, scene)
 
 

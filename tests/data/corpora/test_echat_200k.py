@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from omnichat.data.corpora import lists
+from omnichat.data.corpora import echat_200k, lists
 from omnichat.data.corpora.echat_200k import CORPUS
 from omnichat.dialogue import DataError
 from tests.corpora import levels, read, reasons, roles, write_levels
@@ -68,6 +68,24 @@ def test_no_line_is_lost_or_read_twice_where_stretches_meet(tmp_path: Path, monk
     corpus(tmp_path, *(record(str(number)) for number in range(20)))
     assert len(CORPUS.parts(tmp_path)) > 20
     assert [dialogue.id for dialogue in read(CORPUS, tmp_path).dialogues] == [str(number) for number in range(20)]
+
+
+def test_unpacked_shards_hold_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form in which the corpus's code trains: a file for each field, as its do_make_shard_from_raw.py writes them."""
+    monkeypatch.setattr(echat_200k, "_PART", 2)
+    for number in range(3):
+        one = record(f"1.{number}")
+        for field, text in (("txt", one["txt"]), ("emotion", "none"), ("extra", json.dumps(one["extra"]))):
+            (tmp_path / f"1.{number}.{field}").write_text(text)
+        write_levels(tmp_path / f"1.{number}.wav", [number / 10])
+    (tmp_path / "1.0.emotion").write_text("<FEAR>")
+    (tmp_path / "1.3.extra").write_text("{}")
+    reading = read(CORPUS, tmp_path)
+    assert [dialogue.id for dialogue in reading.dialogues] == ["1.0", "1.1", "1.2"]
+    assert [levels(dialogue)[0] for dialogue in reading.dialogues] == [0.0, 0.1, 0.2]
+    assert [dialogue.turns[0].style.emotion for dialogue in reading.dialogues] == ["fearful", None, None]
+    assert {dialogue.turns[1].style.emotion for dialogue in reading.dialogues} == {"happy"}
+    assert reasons(reading) == {"no_file": 1}
 
 
 def test_what_cannot_be_used_is_rejected_by_name(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_what_cannot_be_used_is_rejected_by_name(tmp_path: Path) -> None:
 
 @needs("emotiontalk")
 def test_the_real_lists(tmp_path: Path) -> None:
-    """310 utterances are 11 conversations of 3 pairs; no split of the corpus divides a pair, so neither do groups."""
+    """310 utterances are 11 conversations of 3 pairs, each in the split that the corpus's labels give it."""
     (tmp_path / "transcription.csv").write_bytes((SAMPLES / "emotiontalk" / "transcription_part.csv").read_bytes())
     reading = read(CORPUS, tmp_path)
     assert reasons(reading) == {}
@@ -95,7 +95,7 @@ def test_the_real_lists(tmp_path: Path) -> None:
     assert sum(len(dialogue.turns) for dialogue in reading.dialogues) == 310
     assert {CORPUS.group(dialogue) for dialogue in reading.dialogues} == {"G00009", "G00003", "G00012"}
     labels = json.loads((SAMPLES / "emotiontalk" / "labels_part.json").read_text(encoding="utf-8"))
-    splits = {name.split("/")[0]: label["split"] for name, label in labels.items()}
-    assert all(label["split"] == splits[name.split("/")[0]] for name, label in labels.items())
+    splits = {name.split("/")[1]: label["split"] for name, label in labels.items()}
+    assert {dialogue.id: dialogue.scene["split"] for dialogue in reading.dialogues} == splits
     assert not any("[" in turn.text for dialogue in reading.dialogues for turn in dialogue.turns)
 
