@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack
 from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, restore_trained
 from omnichat.config import ConfigError, RunConfig
-from omnichat.dialogue import DataError, Dialogue, Reply, Turn
+from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.llm import Session
 from omnichat.models.omnichat import OmniChat, to_device
 from omnichat.prompt import Prompt, Tokens
@@ -28,12 +29,20 @@ example: python -m omnichat.chat run=runs/quickstart"""
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run folder as objects, with the weights of one of its checkpoints."""
+    """A run folder as objects, with the weights of one of its checkpoints.
+
+    `style_fields` are those that its training data knew; replies say `unknown` in the others.
+    """
 
     config: RunConfig
     model: OmniChat
     prompt: Prompt
     step: int
+    style_fields: tuple[str, ...] = STYLE_FIELDS
+
+    def forced(self, written: Sequence[int]) -> int | None:
+        """See `Prompt.forced`."""
+        return self.prompt.forced(written, self.style_fields)
 
 
 def load_run(run_dir: Path | str) -> LoadedRun:
@@ -53,7 +62,8 @@ def load_run(run_dir: Path | str) -> LoadedRun:
     model = build.build_model(config)
     restore_trained(model, start)
     device = "cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu"
-    return LoadedRun(config, model.to(device).eval(), build.build_prompt(config), start.step)
+    style_fields = tuple(start.state.get("style_fields", STYLE_FIELDS))  # older checkpoints do not say
+    return LoadedRun(config, model.to(device).eval(), build.build_prompt(config), start.step, style_fields)
 
 
 class Chat:
@@ -106,7 +116,7 @@ class Chat:
         batch = to_device(pack([Example(tokens, tuple(waves), None, "chat")]), self.run.model.llm.device)
         with torch.no_grad():
             embeds = self.run.model.embed(batch).embeds
-        written = self._session.reply([embeds], config.evaluation.max_new_tokens, prompt.stop_id)[0]
+        written = self._session.reply([embeds], config.evaluation.max_new_tokens, prompt.stop_id, self.run.forced)[0]
         ended = written if written[-1] == prompt.stop_id else [*written, prompt.stop_id]
         self.ids += [*tokens.ids[len(self._unread) :].tolist(), *ended]
         self._unread = ended[len(written) - 1 :]

@@ -7,6 +7,7 @@ A user message holds audio slots, one per query of each window, and/or the trans
 """
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from omnichat.audio import SAMPLE_RATE, WINDOW, num_windows
-from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Reply, Style, Turn
+from omnichat.dialogue import STYLE_FIELDS, STYLE_VALUES, AudioRef, DataError, Dialogue, Reply, Style, Turn
 
 Input = Literal["speech", "text", "speech+text"]
 INPUTS: tuple[Input, ...] = ("speech", "text", "speech+text")
@@ -51,12 +52,14 @@ class Tokens:
             a target at t is predicted from the hidden state at t - 1).
         kinds: (T,) uint8; 0 no target, 1 a style target, 2 a content target (words and the end token).
         slots: the audio of the user turns, in order.
+        style_fields: those of `STYLE_FIELDS` that are a target in some turn.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     kinds: NDArray[np.uint8]
     slots: tuple[Slot, ...]
+    style_fields: frozenset[str] = frozenset()
 
     @property
     def num_targets(self) -> int:
@@ -183,6 +186,27 @@ class Prompt:
             return Reply(None, text)
         return Reply(style, match[2].strip())
 
+    def forced(self, written: Sequence[int], taught: Collection[str]) -> int | None:
+        """The token that must come next in a reply because training never taught it; None where the model decides.
+
+        A style field that no training data knows was always written `unknown` and was never a target: a model cannot
+        have learnt to write it, nor when. Left to itself it writes what no parser reads.
+
+        Args:
+            written: the reply so far.
+            taught: the style fields that were targets in training.
+        """
+        place = 0
+        for number, name in enumerate(STYLE_FIELDS):
+            values = (*STYLE_VALUES[name], UNKNOWN) if name in taught else (UNKNOWN,)
+            pieces = [self._style_piece(number, value) for value in values]
+            done = [piece for piece in pieces if list(written[place : place + len(piece)]) == piece]
+            if not done:
+                rest, (piece, *others) = list(written[place:]), pieces
+                return piece[len(rest)] if not others and piece[: len(rest)] == rest else None
+            place += len(done[0])
+        return None
+
     def show(self, tokens: Tokens, colour: bool = False) -> str:
         """The rendered dialogue for human eyes: «style targets», ⟦content targets⟧, [audio slots]."""
         slots = {slot.start: slot for slot in tokens.slots}
@@ -209,6 +233,9 @@ class Prompt:
         if text not in self._fixed:  # headers and style words come again in every dialogue
             self._fixed[text] = self.encode(text)
         return self._fixed[text]
+
+    def _style_piece(self, number: int, value: str) -> list[int]:
+        return self._piece((", " if number else "(") + value)
 
     def _header(self, role: str) -> list[int]:
         return [self._special[HEADER], *self._piece(role), self._special[END_HEADER], *self._piece("\n\n")]
@@ -238,8 +265,9 @@ class Prompt:
     def _add_assistant(self, out: "_Pieces", turn: Turn, target: bool) -> None:
         known = turn.style.known()
         for number, name in enumerate(STYLE_FIELDS):
-            ids = self._piece((", " if number else "(") + known.get(name, UNKNOWN))
-            out.add(ids, STYLE_TARGET if target and name in known else NO_TARGET)
+            taught = target and name in known
+            out.add(self._style_piece(number, known.get(name, UNKNOWN)), STYLE_TARGET if taught else NO_TARGET)
+            out.style_fields |= {name} if taught else set()
         out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
 
 
@@ -250,6 +278,7 @@ class _Pieces:
         self.ids: list[int] = []
         self.kinds: list[int] = []
         self.slots: list[Slot] = []
+        self.style_fields: set[str] = set()
 
     def add(self, ids: list[int], kind: int = NO_TARGET) -> None:
         self.ids += ids
@@ -257,4 +286,5 @@ class _Pieces:
 
     def tokens(self) -> Tokens:
         ids, kinds = np.array(self.ids, dtype=np.int64), np.array(self.kinds, dtype=np.uint8)
-        return Tokens(ids, np.where(kinds == NO_TARGET, IGNORE, ids), kinds, tuple(self.slots))
+        labels = np.where(kinds == NO_TARGET, IGNORE, ids)
+        return Tokens(ids, labels, kinds, tuple(self.slots), frozenset(self.style_fields))

@@ -2,14 +2,14 @@
 
 import pickle
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from omnichat.audio import num_windows
-from omnichat.dialogue import STYLE_VALUES, AudioRef, DataError, Dialogue, Reply, Style, Turn
+from omnichat.dialogue import STYLE_FIELDS, STYLE_VALUES, AudioRef, DataError, Dialogue, Reply, Style, Turn
 from omnichat.prompt import CONTENT_TARGET, IGNORE, STYLE_TARGET, Prompt
 
 SECOND = 16_000
@@ -200,6 +200,31 @@ def test_a_readable_reply_may_differ_in_case_and_space(tokenizer: Tokenizer) -> 
     """These differences carry no meaning; all else is the model's fault."""
     expected = Reply(Style("female", "happy", None, "high"), "fine (really): yes")
     assert Prompt(tokenizer).parse(" ( Female,happy , unknown,  HIGH ):fine (really): yes ") == expected
+
+
+@pytest.mark.parametrize("known", [set(part) for size in range(5) for part in combinations(STYLE_FIELDS, size)])
+def test_what_was_never_taught_is_forced_and_nothing_else(tokenizer: Tokenizer, known: set[str]) -> None:
+    """A model trained where only the emotion is known has learnt nothing of "unknown", and would write noise there."""
+    prompt = Prompt(tokenizer)
+    style = Style(**{name: STYLE_VALUES[name][-1] for name in known})
+    tokens = prompt.render(Dialogue("d", (HEARD, Turn("assistant", "fine.", style))))
+    assert tokens.style_fields == known
+    start = len(prompt.render(Dialogue("d", (HEARD,)), generation=True).ids)
+    reply, is_target = tokens.ids[start:].tolist(), (tokens.labels[start:] != IGNORE).tolist()
+    for place, token in enumerate(reply):
+        forced = prompt.forced(reply[:place], known)
+        assert forced is None if is_target[place] else forced == token
+
+
+def test_a_reply_that_left_the_form_is_not_forced_back(tokenizer: Tokenizer) -> None:
+    """Then the share of unreadable replies would hide what the model does."""
+    prompt = Prompt(tokenizer)
+    taught = {"gender", "emotion"}
+    for text in ("(fine", "(female, fine", "(female, happy, unknown, high", "fine, you?"):
+        assert prompt.forced(prompt.encode(text), taught) is None
+    # A value that is no token of its own is not mistaken for a whole one.
+    assert prompt.forced([*prompt.encode("(female"), *prompt.encode(", hap")], taught) is None
+    assert prompt.decode([prompt.forced([*prompt.encode("(male"), *prompt.encode(", happy")], taught)]) in ", unknown"
 
 
 def test_show_marks_what_is_learnt(tokenizer: Tokenizer) -> None:

@@ -15,7 +15,7 @@ from omnichat.data.overlong import without_oldest
 from omnichat.data.scan import Scan, raise_faults
 from omnichat.data.shares import Drawn, Shares
 from omnichat.data.store import Store
-from omnichat.dialogue import DataError, Dialogue
+from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue
 from omnichat.prompt import Prompt
 
 
@@ -161,6 +161,11 @@ class DialogueDataset:
         """The sources whose weight is not 0."""
         weights = zip(self.names, self.mixture.weights, strict=True)
         return [(name, self.scans[name]) for name, weight in weights if weight > 0]
+
+    def style_fields(self) -> tuple[str, ...]:
+        """The style fields that some source which is drawn teaches; the others are unknown in all its dialogues."""
+        known = np.any([part.style_fields for part in self.scans.values()], axis=0)
+        return tuple(name for name, is_known in zip(STYLE_FIELDS, known, strict=True) if is_known)
 
     def fingerprint(self) -> str:
         """A short hash of all that the stream depends on: sizes, weights, seed, and the scans' choices."""

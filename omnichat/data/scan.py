@@ -1,7 +1,7 @@
 """Every fault of a store at once, and the length of every dialogue, before the first step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from omnichat.audio import SAMPLE_RATE, load_audio, stored_samples
 from omnichat.data.overlong import OVERLONG, Overlong, shorten
 from omnichat.data.store import Store
-from omnichat.dialogue import AudioRef, DataError, Dialogue
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue
 from omnichat.prompt import Prompt, Tokens
 
 SHOWN = 20
@@ -28,6 +28,7 @@ class Scan:
         first_turns: (R,) int32, turns that each leaves out at its start to be within the limit; mostly 0.
         faults: what is broken, in the order of the file.
         dropped: dialogues over the limit that the policy leaves out, each named.
+        style_fields: (4,) bool, which of `STYLE_FIELDS` are a target in some usable dialogue.
     """
 
     store: Store
@@ -38,6 +39,7 @@ class Scan:
     first_turns: NDArray[np.int32]
     faults: tuple[DataError, ...]
     dropped: tuple[DataError, ...]
+    style_fields: NDArray[np.bool_] = field(default_factory=lambda: np.ones(len(STYLE_FIELDS), dtype=np.bool_))
 
 
 def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: bool = False) -> Scan:
@@ -54,6 +56,7 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     usable: list[tuple[int, int, int, float, int]] = []
     faults: list[DataError] = []
     dropped: list[DataError] = []
+    style_fields: set[str] = set()
     first_rows: dict[str, int] = {}
     for row in range(len(store)):
         try:
@@ -69,6 +72,7 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
             (dropped if error.reason == "too_long" and overlong == "drop_dialogue" else faults).append(error)
             continue
         seconds = sum(slot.audio.num_samples for slot in tokens.slots) / SAMPLE_RATE
+        style_fields |= tokens.style_fields
         usable.append((row, len(tokens.ids), tokens.num_targets, seconds, first_turn))
     columns = list(zip(*usable, strict=True)) or [(), (), (), (), ()]
     return Scan(
@@ -80,6 +84,7 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
         first_turns=np.array(columns[4], dtype=np.int32),
         faults=tuple(faults),
         dropped=tuple(dropped),
+        style_fields=np.array([name in style_fields for name in STYLE_FIELDS]),
     )
 
 

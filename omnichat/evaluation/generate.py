@@ -18,7 +18,7 @@ from omnichat.batch import Example
 from omnichat.chat import LoadedRun
 from omnichat.checkpoint import tensors_sha256, trainable
 from omnichat.data.store import Store
-from omnichat.dialogue import Dialogue, Reply
+from omnichat.dialogue import STYLE_FIELDS, Dialogue, Reply
 from omnichat.evaluation.replies import (
     GENERATION,
     REPLIES,
@@ -104,8 +104,10 @@ def count_parameters(model: OmniChat) -> dict[str, dict[str, int]]:
 
 def _decoding(run: LoadedRun) -> dict[str, Any]:
     settings = run.config.evaluation
+    never = [name for name in STYLE_FIELDS if name not in run.style_fields]
     return {
         "method": "greedy",
+        **({"forced_unknown": ", ".join(never)} if never else {}),  # the training data knew them in no dialogue
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,
         "dtype": str(run.model.llm.dtype).removeprefix("torch."),
@@ -129,7 +131,9 @@ def _answer_all(run: LoadedRun, split: str, pairs: Pairs, model: str) -> Iterato
             batch = pairs[first : first + settings.batch_size]
             started = perf_counter()
             examples = [example for _, example in batch]
-            written = run.model.generate(examples, settings.max_new_tokens, run.prompt.stop_id, settings.batch_size)
+            written = run.model.generate(
+                examples, settings.max_new_tokens, run.prompt.stop_id, settings.batch_size, run.forced
+            )
             seconds = (perf_counter() - started) / len(batch)
             for (dialogue, example), generated in zip(batch, written, strict=True):
                 yield _answer(run, split, dialogue, example, generated, seconds, model)

@@ -21,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+Forced = Callable[[Sequence[int]], int | None]
 PACKED = "omnichat_packed"
 LOSS_ROWS = 1024  # logits held at a time: 1024 x 128,256 x (2 + 4) bytes = 0.8 GB for Llama-3
 
@@ -287,15 +288,22 @@ class Session:
         return self.llm.lm_head(output.last_hidden_state[:, -1]).float()
 
     @torch.no_grad()
-    def reply(self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int) -> list[list[int]]:
+    def reply(
+        self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int, forced: Forced | None = None
+    ) -> list[list[int]]:
         """Read on, then write the likeliest token at each step, up to and with `stop_id` or `max_new_tokens`.
 
+        `forced` may name the next token of a reply instead, from what is written of it (see `Prompt.forced`).
         The last token written by the longest row is not in the cache yet: a dialogue goes on with `extend` from it.
         """
         written: list[list[int]] = [[] for _ in embeds]
         logits = self.extend(embeds)
         while True:
             tokens = logits.argmax(-1)
+            if forced is not None:
+                named = [forced(row) for row in written]
+                chosen = [own if must is None else must for own, must in zip(tokens.tolist(), named, strict=True)]
+                tokens = tokens.new_tensor(chosen)
             for row, token in zip(written, tokens.tolist(), strict=True):
                 if not row or row[-1] != stop_id:
                     row.append(token)

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 from omnichat.audio import num_frames
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.encoders import Encoder
-from omnichat.models.llm import Session, packed_hidden, target_losses
+from omnichat.models.llm import Forced, Session, packed_hidden, target_losses
 from omnichat.models.mixformer import MixFormer
 from omnichat.prompt import STYLE_TARGET
 
@@ -154,7 +154,12 @@ class OmniChat(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int, stop_id: int, batch_size: int = 16
+        self,
+        examples: Sequence[Example],
+        max_new_tokens: int,
+        stop_id: int,
+        batch_size: int = 16,
+        forced: Forced | None = None,
     ) -> list[Generated]:
         """The likeliest reply to each example (greedy), token by token the same in any batch up to rounding.
 
@@ -163,6 +168,7 @@ class OmniChat(nn.Module):
             max_new_tokens: at least 1.
             stop_id: `Prompt.stop_id`.
             batch_size: dialogues decoded side by side; the longest first, so that a batch too large fails at once.
+            forced: see `Session.reply`.
         """
         order = sorted(range(len(examples)), key=lambda number: -len(examples[number].tokens.ids))
         replies: dict[int, Generated] = {}
@@ -172,7 +178,7 @@ class OmniChat(nn.Module):
             batch = to_device(pack(chosen), self.llm.device)
             heard = self.embed(batch)
             rows = heard.embeds.split(batch.starts.diff().tolist())
-            written = Session(self.llm).reply(rows, max_new_tokens, stop_id)
+            written = Session(self.llm).reply(rows, max_new_tokens, stop_id, forced)
             gates = self._last_turn_gates(chosen, heard)
             replies |= dict(zip(numbers, map(Generated, written, gates), strict=True))
         return [replies[number] for number in range(len(examples))]

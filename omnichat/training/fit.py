@@ -76,7 +76,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         pl.seed_everything(config.seed, verbose=False)
         model = build.build_model(config, features.widths if features is not None else None)
         shares = data.shares()
-        module = OmniChatModule(model, config.trainer, config.seed, _holdout(config, prompt, features), shares)
+        holdout = _holdout(config, prompt, features, data.dataset.style_fields())
+        module = OmniChatModule(model, config.trainer, config.seed, holdout, shares)
 
         # 4. where it goes on from
         if start is not None:
@@ -87,10 +88,11 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         _quiet()
         stop = StopRequest()
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
+        writer = CheckpointWriter(config, run_dir / CHECKPOINTS, stream, data.dataset.style_fields())
         callbacks: list[pl.Callback] = [
             NonFiniteGuard(run_dir),
             StepMetrics(config.trainer.log_every, progress),
-            Checkpointer(config.trainer.save_every, CheckpointWriter(config, run_dir / CHECKPOINTS, stream), stop),
+            Checkpointer(config.trainer.save_every, writer, stop),
         ]
         if start is not None:
             callbacks.append(RestoreEngine(start))
@@ -118,13 +120,16 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         return 0
 
 
-def _holdout(config: RunConfig, prompt: Prompt, features: FeatureReader | None) -> Holdout | None:
+def _holdout(
+    config: RunConfig, prompt: Prompt, features: FeatureReader | None, style_fields: tuple[str, ...]
+) -> Holdout | None:
     count, stores = config.trainer.generate_dialogues, build.validation_stores(config)
     if not count or not stores:
         return None
     path = next(iter(stores.values()))
     dialogues, examples = build.eval_examples(config, prompt, path, features, count)
-    return Holdout(dialogues, examples, prompt, config.evaluation.max_new_tokens, config.evaluation.batch_size)
+    settings = config.evaluation
+    return Holdout(dialogues, examples, prompt, settings.max_new_tokens, settings.batch_size, style_fields)
 
 
 def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[pl.Callback]) -> pl.Trainer:

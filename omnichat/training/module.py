@@ -15,7 +15,7 @@ from omnichat.batch import Example, PackedBatch
 from omnichat.checkpoint import trainable
 from omnichat.config import TrainerConfig
 from omnichat.data.shares import UNITS, Drawn, Shares
-from omnichat.dialogue import Dialogue
+from omnichat.dialogue import STYLE_FIELDS, Dialogue
 from omnichat.metrics.emotion import weighted_f1
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
@@ -39,13 +39,17 @@ class StepSums:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Held-out dialogues that validation answers by generation; `examples` end at the last assistant's header."""
+    """Held-out dialogues that validation answers by generation; `examples` end at the last assistant's header.
+
+    `style_fields` are those that the training data knows.
+    """
 
     dialogues: Sequence[Dialogue]
     examples: Sequence[Example]
     prompt: Prompt
     max_new_tokens: int
     batch_size: int
+    style_fields: tuple[str, ...] = STYLE_FIELDS
 
 
 class OmniChatModule(LightningModule):
@@ -189,7 +193,11 @@ class OmniChatModule(LightningModule):
     def _answer(self, holdout: Holdout) -> dict[str, float]:
         with whole_model(self.model):
             generated = self.model.generate(
-                holdout.examples, holdout.max_new_tokens, holdout.prompt.stop_id, holdout.batch_size
+                holdout.examples,
+                holdout.max_new_tokens,
+                holdout.prompt.stop_id,
+                holdout.batch_size,
+                lambda written: holdout.prompt.forced(written, holdout.style_fields),
             )
         replies = [holdout.prompt.parse(holdout.prompt.decode(one.ids)) for one in generated]
         wanted = [dialogue.turns[-1] for dialogue in holdout.dialogues]

@@ -24,9 +24,10 @@ FIXED_TRAINER_KEYS = ("dialogues_per_step", "tokens_per_step")
 class CheckpointWriter:
     """Saves what is trained, its config, versions and the hashes of what is frozen; keeps the newest `keep_last`."""
 
-    def __init__(self, config: RunConfig, folder: Path, stream: str) -> None:
+    def __init__(self, config: RunConfig, folder: Path, stream: str, style_fields: tuple[str, ...]) -> None:
         self.config = config
         self.stream = stream
+        self.style_fields = style_fields
         self.folder = folder
         self._frozen: dict[str, dict[str, str]] | None = None
 
@@ -47,6 +48,7 @@ class CheckpointWriter:
         state = {
             "config": self.config.model_dump(mode="json"),
             "stream": self.stream,
+            "style_fields": self.style_fields,
             "frozen": self._frozen,
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "lightning", "transformers", "peft")},

@@ -37,6 +37,18 @@ def test_a_sound_store_has_its_lengths_known(made_up: Path, prompt: Prompt) -> N
     samples = [sum(slot.audio.num_samples for slot in tokens.slots) for tokens in rendered]
     np.testing.assert_allclose(result.seconds, np.array(samples) / 16_000, rtol=1e-6)
     assert result.faults == result.dropped == ()
+    assert result.style_fields.all()
+
+
+def test_fields_of_style_that_no_dialogue_knows_are_found(made_up: Path, prompt: Prompt) -> None:
+    """What was never taught must not be asked of a model; one dialogue that knows it is enough to be taught."""
+
+    def forget(records: list[Record]) -> None:
+        for number, record in enumerate(records):
+            for turn in record["turns"]:
+                turn["style"] = {"emotion": "sad", **({"pitch": "low"} if number == 8 else {})}
+
+    assert scan(rewrite(made_up, forget), prompt).style_fields.tolist() == [False, True, False, True]
 
 
 def test_all_faults_are_found_in_one_pass(made_up: Path, prompt: Prompt) -> None:

@@ -65,6 +65,16 @@ def test_every_dialogue_is_answered_once(run: LoadedRun, splits: dict[str, Path]
     assert score_run(tmp_path, run.config)["n"] == 6
 
 
+def test_a_run_that_never_learnt_a_field_says_unknown(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """A run on recorded dialogues that know the emotion alone; its scores must not be those of unreadable replies."""
+    without = replace(changed(run, max_new_tokens=16), style_fields=())
+    generate(without, splits, tmp_path)
+    answers = read_answers(tmp_path / REPLIES)
+    assert all(answer.raw.startswith("(unknown, unknown, unknown, unknown") for answer in answers)
+    assert read_generation(tmp_path)["decoding"]["forced_unknown"] == "gender, emotion, speed, pitch"
+    assert model_hash(without) != model_hash(changed(run, max_new_tokens=16))
+
+
 def test_a_killed_generation_goes_on(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
     """What is whole stays, what was cut short is made again, and the end is the same as without the kill."""
     generate(run, splits, tmp_path)

@@ -14,6 +14,7 @@ from omnichat.chat import load_run
 from omnichat.checkpoint import CheckpointError, file_sha256, load_checkpoint, tensors_sha256
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
+from omnichat.dialogue import STYLE_FIELDS
 from omnichat.training.fit import fit
 
 QUICK = ("recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.warmup_steps=1")
@@ -150,6 +151,20 @@ def test_other_data_under_the_same_path_is_refused(tmp_path: Path) -> None:
     made_up_dialogues(store, 7)
     with pytest.raises(CheckpointError, match="other data"):
         fit(config(*fixed, "trainer.save_every=1"), tmp_path / "run")
+
+
+def test_a_run_knows_which_style_fields_its_data_taught(whole: Path, tmp_path: Path) -> None:
+    """Real dialogues may know the emotion alone; chat and evaluation must not ask for what was never learnt."""
+    assert load_run(whole).style_fields == STYLE_FIELDS
+    made_up_dialogues(tmp_path / "store", 8)
+    store = tmp_path / "store" / "train.jsonl"
+    lines = [json.loads(line) for line in store.read_text().splitlines()]
+    for turn in (turn for line in lines for turn in line["turns"]):
+        turn["style"] = {"emotion": "sad"}
+    store.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = ("data.made_up=null", f"data.real={store}", "data.alpha=0", "trainer.max_steps=1", "trainer.save_every=1")
+    fit(config(*options), tmp_path / "run")
+    assert load_run(tmp_path / "run").style_fields == ("emotion",)
 
 
 def test_never_resume(whole: Path) -> None:
