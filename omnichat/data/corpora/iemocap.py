@@ -26,8 +26,8 @@ from omnichat.dialogue import DataError, Dialogue, Style, Turn
 NAME = "iemocap"
 SESSIONS = (1, 2, 3, 4, 5)
 _GENDERS = {"F": "female", "M": "male"}
-_TURN = re.compile(r"(Ses\d\d[FM]_\w+_([FM])\w*\d+) \[([\d.]+)-([\d.]+)\]: ?(.*)")
-_EMOTION = re.compile(r"\[[\d.]+ - [\d.]+\]\t(\w+)\t(\w+)\t\[.*\]")
+_TURN = re.compile(r"(Ses\d\d[FM]_\w+_([FM])\w*\d+)\s*\[\s*([\d.]+)\s*-\s*([\d.]+)\s*\]\s*:\s*(.*)")
+_EMOTION = re.compile(r"\[[^\]]*\]\s+(\w+)\s+(\w+)\s+\[.*\]")
 
 
 def parts(source: Path, test_session: int | None = None) -> list[Part]:
@@ -84,7 +84,8 @@ def _dialogue(path: Path, evaluation: Path, split: str | None, choices: Choices)
 
 def _matches(path: Path, form: re.Pattern[str], start: str) -> tuple[list[re.Match[str]], int]:
     """The lines of a list, all of which begin with `start`, and how many others there are."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # ASCII but for single characters in some evaluators' remarks, in Latin-1; none of these is kept.
+    lines = [line.strip() for line in path.read_text(encoding="latin-1").splitlines() if line.strip()]
     matches = []
     for line in lines:
         if (match := form.fullmatch(line)) is not None:

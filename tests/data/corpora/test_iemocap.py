@@ -27,11 +27,11 @@ def session(folder: Path, number: int, name: str = "impro01") -> Path:
         transcription.append(f"{dialogue}_{turn} [{start}-{stop}]: {words}")
         if emotion is not None:
             evaluation.append(f"[{float(start)} - {float(stop)}]\t{dialogue}_{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]")
-            evaluation.append("C-E2:\tNeutral;\t()")
+            evaluation.append("C-E2:\tNeutral;\t(na\xefve)")
             write_levels(top / "sentences" / "wav" / dialogue / f"{dialogue}_{turn}.wav", [place / 10])
     (top / "dialog" / "transcriptions" / f"{dialogue}.txt").write_text("\n".join(reversed(transcription)))
     (top / "dialog" / "transcriptions" / f"._{dialogue}.txt").write_bytes(b"\x00\x05\x16\x07\xff")
-    (top / "dialog" / "EmoEvaluation" / f"{dialogue}.txt").write_text("\n".join(evaluation))
+    (top / "dialog" / "EmoEvaluation" / f"{dialogue}.txt").write_text("\n".join(evaluation), encoding="latin-1")
     return folder
 
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_rejected_by_name(tmp_path: Path) -> None:
     """A dialogue without its evaluations would have no labels, silently."""
     session(tmp_path, 3)
     (evaluation,) = tmp_path.rglob("EmoEvaluation/*.txt")
-    evaluation.write_text(evaluation.read_text().replace("\tneu\t", "\tbored\t"))
+    evaluation.write_bytes(evaluation.read_bytes().replace(b"\tneu\t", b"\tbored\t"))
     assert reasons(read(CORPUS, tmp_path)) == {"unknown_emotion": 1}
     evaluation.unlink()
     assert reasons(read(CORPUS, tmp_path)) == {"no_file": 1}
