@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 MANIFEST = "manifest.json"
 STATE = "state.json"
 TEMPORARY = ".partial-"
+BEST = "best.json"
 
 
 class CheckpointError(ValueError):
@@ -146,11 +147,39 @@ def list_checkpoints(folder: Path | str) -> list[Path]:
     )
 
 
-def purge(folder: Path | str, keep: int, protect: Iterable[Path] = ()) -> list[Path]:
-    """Delete all but the newest `keep` checkpoints and the protected ones; sweep what a crash left half written."""
-    folder, kept = Path(folder), set(protect)
+def mark_best(folder: Path | str, step: int, metric: str, value: float) -> None:
+    """Note, durably, that the checkpoint of `step` has the best `metric` so far: `purge` never deletes it."""
+    folder = Path(folder)
+    partial = folder / f"{TEMPORARY}{BEST}"
+    partial.write_text(json.dumps({"step": step, "metric": metric, "value": value}), encoding="utf-8")
+    _flush(partial)
+    partial.rename(folder / BEST)
+    _flush(folder)
+
+
+def best(folder: Path | str) -> tuple[Path, float] | None:
+    """The checkpoint noted by `mark_best` and its value; None where there is none, or it is gone."""
+    folder = Path(folder)
+    try:
+        noted = json.loads((folder / BEST).read_text(encoding="utf-8"))
+        path, value = folder / str(int(noted["step"])), float(noted["value"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (path, value) if (path / MANIFEST).is_file() else None
+
+
+def purge(folder: Path | str, keep: int) -> list[Path]:
+    """Delete all but the newest `keep` checkpoints and the best; sweep what a crash left half written.
+
+    To be called right after a save, so that the newest is valid.
+    """
+    folder, noted = Path(folder), best(folder)
+    kept = {noted[0]} if noted is not None else set()
     for partial in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
     old = [path for path in list_checkpoints(folder)[:-keep] if path not in kept] if keep > 0 else []
     for path in old:
         # Without its manifest a folder is no checkpoint, so a crash half way through deletes it logically at once.

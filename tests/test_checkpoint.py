@@ -1,6 +1,7 @@
 """Checkpoints survive crashes whole or not at all, and a damaged one is refused by file name."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 
 from omnichat.checkpoint import (
     CheckpointError,
+    best,
     list_checkpoints,
     load_checkpoint,
+    mark_best,
     newest_valid,
     purge,
     restore_trained,
@@ -92,14 +95,46 @@ def test_saving_over_the_same_step_and_sweeping_partials(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["5"]
 
 
-def test_purge_keeps_the_newest_and_the_protected(tmp_path: Path) -> None:
-    """Deleting the checkpoint one resumes from would lose the run."""
+def test_purge_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    """Deleting the checkpoint one resumes from would lose the run; deleting the best would lose its result."""
     for step in (1, 2, 3, 10):
         save(tmp_path, step)
-    purge(tmp_path, keep=2, protect=[tmp_path / "1"])
+    mark_best(tmp_path, 1, "validation/total", 0.5)
+    purge(tmp_path, keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["1", "3", "10"]
+    assert best(tmp_path) == (tmp_path / "1", 0.5)
     purge(tmp_path, keep=0)
     assert len(list_checkpoints(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_the_newest_valid_and_the_best_are_kept(seed: int, tmp_path: Path) -> None:
+    """Saves, damage and new bests in any order, kept as few as can be: what one goes on from is always there."""
+    draw, lowest, noted = random.Random(seed), 1.0, 0
+    for step in range(1, 25):
+        save(tmp_path, step)
+        if draw.random() < 0.3:
+            lowest, noted = lowest / 2, step
+            mark_best(tmp_path, step, "validation/total", lowest)
+        purge(tmp_path, keep=draw.randint(1, 3))
+        newest, refused = newest_valid(tmp_path)
+        assert (newest, refused) == (tmp_path / str(step), [])
+        if noted:
+            assert best(tmp_path) == (tmp_path / str(noted), lowest)
+        if draw.random() < 0.3 and step != noted:
+            (tmp_path / str(step) / "manifest.json").write_text("{")
+            newest, refused = newest_valid(tmp_path)
+            assert len(refused) >= 1
+
+
+def test_a_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
+    """A note without its checkpoint must not stop a run."""
+    assert best(tmp_path) is None
+    save(tmp_path, 1)
+    mark_best(tmp_path, 2, "validation/total", 0.5)
+    assert best(tmp_path) is None
+    (tmp_path / "best.json").write_text("[")
+    assert best(tmp_path) is None
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """What happens around a step: metrics, progress, checkpoints, an orderly stop."""
 
 import sys
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -13,7 +12,10 @@ from omnichat.batch import PackedBatch
 from omnichat.checkpoint import Checkpoint, trainable
 from omnichat.training.engines import scatter
 from omnichat.training.module import OmniChatModule, StepSums
+from omnichat.training.resume import CheckpointWriter
 from omnichat.training.stopping import StopRequest
+
+BEST_BY = "validation/total"  # the held-out loss; the lowest is the best
 
 
 class StepMetrics(pl.Callback):
@@ -139,13 +141,17 @@ class RestoreEngine(pl.Callback):
 
 
 class Checkpointer(pl.Callback):
-    """Saves at every `save_every`-th step and at the end, and at once when the run is asked to stop."""
+    """Saves at every `save_every`-th step and at the end, and at once when the run is asked to stop.
 
-    def __init__(self, save_every: int, save: Callable[[pl.Trainer, OmniChatModule], None], stop: StopRequest) -> None:
+    A step with the lowest held-out loss so far is saved too, and kept.
+    """
+
+    def __init__(self, save_every: int, save: CheckpointWriter, stop: StopRequest) -> None:
         self.save_every = save_every
         self.save = save
         self.stop = stop
         self._saved = -1
+        self._best = save.best_value()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What the run resumed from need not be saved again. Lightning has set its own signal handlers by now."""
@@ -168,3 +174,16 @@ class Checkpointer(pl.Callback):
             self._saved = step
         if asked:
             trainer.should_stop = True
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the best. All ranks have the same loss, so that all of them save."""
+        found = trainer.callback_metrics.get(BEST_BY)
+        if found is None or not float(found) < self._best:
+            return
+        self._best = float(found)
+        if trainer.global_step != self._saved:
+            assert isinstance(pl_module, OmniChatModule)
+            self.save(trainer, pl_module)
+            self._saved = trainer.global_step
+        if trainer.is_global_zero:
+            self.save.note_best(trainer.global_step, BEST_BY, self._best)

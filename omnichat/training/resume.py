@@ -56,6 +56,16 @@ class CheckpointWriter:
         checkpoint.save_checkpoint(self.folder, trainer.global_step, {k: v for k, v in groups.items() if v}, state)
         checkpoint.purge(self.folder, self.config.trainer.keep_last)
 
+    def note_best(self, step: int, metric: str, value: float) -> None:
+        """Keep the checkpoint of this step, which has been saved, as the best so far."""
+        checkpoint.mark_best(self.folder, step, metric, value)
+        checkpoint.purge(self.folder, self.config.trainer.keep_last)
+
+    def best_value(self) -> float:
+        """The lowest loss noted so far, infinite where there is none."""
+        noted = checkpoint.best(self.folder)
+        return noted[1] if noted is not None else float("inf")
+
 
 def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and sha256 of every frozen part."""

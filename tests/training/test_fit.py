@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from omnichat.chat import load_run
-from omnichat.checkpoint import CheckpointError, file_sha256, load_checkpoint, tensors_sha256
+from omnichat.checkpoint import CheckpointError, best, file_sha256, load_checkpoint, tensors_sha256
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.dialogue import STYLE_FIELDS
 from omnichat.training.fit import fit
+from omnichat.training.module import OmniChatModule
 
 QUICK = ("recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.warmup_steps=1")
 
@@ -196,6 +198,21 @@ def test_damaged_newest_checkpoint_falls_back(tmp_path: Path, capsys: pytest.Cap
     assert "refused" in printed
     assert "mixformer.safetensors" in printed
     assert losses(tmp_path) == expected
+
+
+def test_the_best_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lowest held-out loss is often not the last step; its checkpoint is what an evaluation wants."""
+    values = iter([3.0, 1.0, 2.0, 4.0])
+
+    def validated(self: OmniChatModule) -> None:
+        self.validation_sums = {}
+        self.trainer.callback_metrics["validation/total"] = torch.tensor(next(values))
+
+    monkeypatch.setattr(OmniChatModule, "on_validation_epoch_end", validated)
+    overrides = ("trainer.max_steps=4", "trainer.save_every=4", "trainer.keep_last=1", "trainer.validate_every=1")
+    assert fit(load_config(*QUICK, *overrides, "data.made_up=8"), tmp_path) == 0
+    assert best(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "2", 1.0)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")) == ["2", "4"]
 
 
 def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
