@@ -104,6 +104,87 @@ def test_the_shares_are_the_weights(weights: tuple[float, ...]) -> None:
         assert abs(count - total * weight) <= 4 * (total * weight * (1 - weight)) ** 0.5
 
 
+MILLION = 1_000_000
+SWEEP = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)  # the paper's Table 4
+
+
+def assert_walked_in_permutations(sources: np.ndarray, rows: np.ndarray, sizes: tuple[int, ...]) -> None:
+    """Within each pass of a source every row once; the last, unfinished pass repeats nothing."""
+    for source, size in enumerate(sizes):
+        drawn = rows[sources == source]
+        whole = len(drawn) - len(drawn) % size if size else 0
+        passes = np.sort(drawn[:whole].reshape(-1, size), axis=1) if size else np.empty((0, 0))
+        assert (passes == np.arange(size)).all()
+        assert len(np.unique(drawn[whole:])) == len(drawn) - whole
+
+
+def test_many_draws_are_the_single_draws() -> None:
+    """What is counted and balanced in bulk must be what is read one by one, over blocks, passes and odd edges."""
+    sizes, weights = (701, 97, 5), (0.5, 0.4, 0.1)
+    mixture = Mixture(sizes, weights, 3)
+    for start, stop in ((0, 1_000), (BLOCK - 100, BLOCK + 100), (3 * BLOCK - 1, 3 * BLOCK), (7, 7)):
+        sources, rows = Mixture(sizes, weights, 3).draw(start, stop)
+        assert list(zip(sources.tolist(), rows.tolist(), strict=True)) == stream(mixture, start, stop)
+    with pytest.raises(IndexError, match=r"\[5, 4\)"):
+        mixture.draw(5, 4)
+    with pytest.raises(IndexError, match=r"\[-1, 4\)"):
+        mixture.draw(-1, 4)
+
+
+def test_a_sweep_of_a_million_draws_is_nested() -> None:
+    """Seven values of alpha on the paper's sizes: the synthetic indices of each hold those of every smaller one, each
+    source's draws are prefixes of one walk, and each walk is made of permutations."""
+    sizes = (80_000, 2_294)
+    streams = [Mixture(sizes, (alpha, 1 - alpha), seed=0).draw(0, MILLION) for alpha in SWEEP]
+    values = mu(0, MILLION)
+    for alpha, (sources, rows) in zip(SWEEP, streams, strict=True):
+        assert np.array_equal(sources == 0, values < alpha)
+        assert_walked_in_permutations(sources, rows, sizes)
+    for (smaller, few), (larger, many) in pairwise(streams):
+        assert not (smaller == 0)[larger == 1].any()
+        synthetic, real = few[smaller == 0], many[larger == 1]
+        assert np.array_equal(many[larger == 0][: len(synthetic)], synthetic)
+        assert np.array_equal(few[smaller == 1][: len(real)], real)
+
+
+def test_five_sources_over_a_million_draws() -> None:
+    """Shares within four standard deviations, every walk made of permutations, sizes from 7 to 100,000."""
+    sizes, weights = (100_000, 20_000, 2_294, 130, 7), (0.4, 0.3, 0.2, 0.09, 0.01)
+    mixture = Mixture(sizes, weights, seed=21)
+    sources, rows = mixture.draw(0, MILLION)
+    assert_walked_in_permutations(sources, rows, sizes)
+    counts = np.bincount(sources, minlength=5)
+    assert tuple(counts) == mixture.counts(MILLION)
+    for count, weight in zip(counts, weights, strict=True):
+        assert abs(count - MILLION * weight) <= 4 * (MILLION * weight * (1 - weight)) ** 0.5
+    # More of the first source only adds to its indices, whatever the others share.
+    more, _ = Mixture(sizes, (0.5, 0.2, 0.2, 0.05, 0.05), seed=21).draw(0, MILLION)
+    assert (more[sources == 0] == 0).all()
+
+
+def test_a_million_draws_are_the_same_in_any_pieces() -> None:
+    """Ranks, workers and restarts look at the stream in pieces of their own: the whole is the same, bit for bit."""
+    sizes, weights = (9_000, 2_294, 400), (0.3, 0.6, 0.1)
+    sources, rows = Mixture(sizes, weights, 5).draw(0, MILLION)
+    for pieces in (2, 4, 8, 31):
+        edges = np.linspace(0, MILLION, pieces + 1).astype(int).tolist()
+        parts = [Mixture(sizes, weights, 5).draw(start, stop) for start, stop in reversed(list(pairwise(edges)))]
+        assert np.array_equal(np.concatenate([part[0] for part in reversed(parts)]), sources)
+        assert np.array_equal(np.concatenate([part[1] for part in reversed(parts)]), rows)
+
+
+def test_one_source_may_be_absent_for_a_million_draws() -> None:
+    """The paper's end points: not one stray dialogue, and the same walk as at any other alpha."""
+    for alpha, sizes in ((0.0, (0, 2_294)), (1.0, (80_000, 0))):
+        sources, rows = Mixture(sizes, (alpha, 1 - alpha), seed=9).draw(0, MILLION)
+        drawn = 0 if alpha else 1
+        assert (sources == drawn).all()
+        assert_walked_in_permutations(sources, rows, sizes)
+        mixed_sources, mixed = Mixture((80_000, 2_294), (0.5, 0.5), seed=9).draw(0, 20_000)
+        own = mixed[mixed_sources == drawn]
+        assert np.array_equal(rows[: len(own)], own)
+
+
 def test_counts_and_passes_are_those_of_the_stream() -> None:
     """What a report says of the data must be what was drawn."""
     mixture = Mixture((40, 10), (0.25, 0.75), seed=2)
