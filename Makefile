@@ -8,10 +8,10 @@ CORPUS := corpora/quickstart
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format bench drill clean
+.PHONY: help setup quickstart test test-full lint format bench drill clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(VENV)/.setup ## make .venv with all that the other targets need; does nothing where that is done
 
@@ -31,6 +31,9 @@ quickstart: setup ## a whole experiment on a CPU: corpus, training, scores, repo
 
 test: setup ## the tests
 	$(PY) -m pytest -q -n $(WORKERS)
+
+test-full: setup ## the tests, with the whole of each matrix
+	$(PY) -m pytest -q -n $(WORKERS) -m "full or not full"
 
 lint: setup ## style and types
 	$(PY) -m ruff check .
