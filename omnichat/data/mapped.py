@@ -7,7 +7,6 @@ beyond the mapping.
 import ctypes
 import hashlib
 import mmap
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from omnichat.dialogue import (
 
 # Arrow has no call for it, and Python's own maps keep a file open each, of which a process may have 1,024.
 _LIBC = ctypes.CDLL(None)
+_STRETCH = ("start", "num_samples", "channel", "sha256")
 _CURE = "copy it again, or make the store again"
 
 
@@ -53,6 +53,8 @@ class MappedShard:
         try:
             with pa.memory_map(str(path)) as file:
                 whole = file.read_buffer()
+            if whole.size != shard.bytes:
+                raise DataError("truncated", f"changed while it was opened; {_CURE}")
             options = pa.ipc.IpcReadOptions(use_threads=False)  # a pool of threads does not survive a fork
             with pa.ipc.open_stream(whole, options=options) as stream:
                 if not stream.schema.equals(SCHEMA):
@@ -148,9 +150,9 @@ class _Batch:
         turns = batch.column("turns")
         self._offsets: NDArray[np.int32] = turns.offsets.to_numpy()
         turn, audio, style = (turns.values, *(turns.values.field(name) for name in ("audio", "style")))
-        names = ("role", "text", "start", "num_samples", "channel", "sha256")
-        self._turns = {name: turn.field(name) for name in names} | {"path": audio.field("path")}
-        self._styles = {name: style.field(name) for name in STYLE_FIELDS}
+        self._styles = [style.field(name) for name in STYLE_FIELDS]  # the order of Style's own fields
+        self._turns = [turn.field(name) for name in ("role", "text")]
+        self._audio = [audio.field("path"), *(turn.field(name) for name in _STRETCH)]
         self._metas = _Notes(turn.field("meta"))
         self._places = _places(audio.field("bytes"), whole)
 
@@ -160,21 +162,19 @@ class _Batch:
     def dialogue(self, row: int, path: Path, root: Path) -> Dialogue:
         """The dialogue of a row, checked."""
         start, stop = self._offsets[row : row + 2].tolist()
-        columns = {name: column[start:stop].to_pylist() for name, column in self._turns.items()}
-        styles = {name: column[start:stop].to_pylist() for name, column in self._styles.items()}
-        metas, places = self._metas(start, stop), self._places[start : stop + 1].tolist()
+        roles, texts = (column[start:stop].to_pylist() for column in self._turns)
+        styles = zip(*(column[start:stop].to_pylist() for column in self._styles), strict=True)
+        audio = zip(*(column[start:stop].to_pylist() for column in self._audio), strict=True)
+        places, metas = pairwise(self._places[start : stop + 1].tolist()), self._metas(start, stop)
         name, source = self._ids[row].as_py(), self._sources[row].as_py()
-        if None in (name, source, *columns["role"], *columns["text"]):
+        if None in (name, source, *roles, *texts):
             raise DataError("damaged", f"lacks an id, a source, a role or a text; {_CURE}")
-        turns = []
-        for number in range(stop - start):
+        turns: list[Turn] = []
+        for role, text, style, kept, place, meta in zip(roles, texts, styles, audio, places, metas, strict=True):
             try:
-                style = Style(**{field: values[number] for field, values in styles.items()})
-                values = {field: column[number] for field, column in columns.items()}
-                audio = _audio_ref(values, places[number], places[number + 1], path, root)
+                turns.append(Turn(role, text, Style(*style), _audio_ref(kept, place, path, root), meta))
             except DataError as error:
-                raise error.at(f"dialogue {name!r}: turn {number}") from None
-            turns.append(Turn(values["role"], values["text"], style, audio, metas[number]))
+                raise error.at(f"dialogue {name!r}: turn {len(turns)}") from None
         dialogue = Dialogue(name, tuple(turns), source, self._scenes(row, row + 1)[0])
         check_dialogue(dialogue)
         return dialogue
@@ -194,16 +194,18 @@ def _places(content: Any, whole: Any) -> NDArray[np.int64]:
     return places
 
 
-def _audio_ref(values: Mapping[str, Any], begin: int, end: int, path: Path, root: Path) -> AudioRef | None:
-    """The reference of one turn; its file is the shard's bytes [begin, end), or a path below `root`."""
-    samples, start, channel, sha256 = (values[name] for name in ("num_samples", "start", "channel", "sha256"))
-    if samples is None and not values["path"] and begin == end:  # Arrow puts '' below a missing struct
+def _audio_ref(kept: tuple[Any, ...], place: tuple[int, int], path: Path, root: Path) -> AudioRef | None:
+    """The reference of one turn; its file is the bytes of the shard at `place`, or lies below `root`."""
+    name, start, samples, channel, sha256 = kept
+    begin, end = place
+    if samples is None and not name and begin == end:  # Arrow puts '' below a missing struct
         return None
-    counts = (samples, start, 0 if channel is None else channel)
-    if any(count is None or not 0 <= count < MAX_SAMPLES for count in counts) or sha256 is None:
+    if start is None or samples is None or sha256 is None or max(start, samples, channel or 0) >= MAX_SAMPLES:
         raise DataError("damaged", f"has audio without a length, a start or a sha256; {_CURE}")
-    if begin == end:
-        if not values["path"] or "\0" in values["path"]:
-            raise DataError("damaged", f"has audio without bytes and without a path; {_CURE}")
-        return AudioRef(inside(root, values["path"]), samples, start, channel, sha256=sha256)
-    return AudioRef(str(path), samples, start, channel, begin, end - begin, sha256)
+    if min(start, samples, channel or 0) < 0:
+        raise DataError("damaged", f"has audio with a negative length, start or channel; {_CURE}")
+    if begin < end:
+        return AudioRef(str(path), samples, start, channel, begin, end - begin, sha256)
+    if not name or "\0" in name:
+        raise DataError("damaged", f"has audio without bytes and without a path; {_CURE}")
+    return AudioRef(inside(root, name), samples, start, channel, sha256=sha256)

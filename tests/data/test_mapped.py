@@ -196,12 +196,9 @@ def test_a_wrong_path_says_what_there_is(split: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no_file"):
         Store(tmp_path / "nowhere" / "train")
     description = split.parent / "store.json"
-    strange = '{"name": "x", "licence": "", "source": "", "splits": {"../x": 1}}'
-    for text in (
-        "[1]",
-        strange,
-        '{"shards": {"train": [{"file": "/etc/passwd", "rows": 1, "bytes": 1, "sha256": ""}]}}',
-    ):
+    known = '{"name": "x", "licence": "", "source": "", "splits": {}, '
+    outside = known + '"shards": {"train": [{"file": "../x.arrow", "rows": 1, "bytes": 1, "sha256": ""}]}}'
+    for text in ("[1]", known.replace("{}", '{"../x": 1}')[:-2] + "}", outside):
         description.write_text(text)
         with pytest.raises(DataError, match=r"store.json: is not a store description.*\[bad_json\]"):
             Store(split)
