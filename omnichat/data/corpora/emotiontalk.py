@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, said
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, read_one, said
 from omnichat.data.corpora.lists import read_csv
 from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
@@ -61,10 +61,7 @@ def _stem(name: str) -> str:
 
 def read(part: Part, choices: Choices) -> Reading:
     """One conversation."""
-    reading = Reading()
-    with reading.rejecting(f"{part.files[0]}: conversation {part.key!r}"):
-        reading.dialogues.append(_dialogue(part, choices))
-    return reading
+    return read_one(f"{part.files[0]}: conversation {part.key!r}", lambda: _dialogue(part, choices))
 
 
 def _dialogue(part: Part, choices: Choices) -> Dialogue:

@@ -7,7 +7,8 @@ IEMOCAP_full_release/Session{1..5}/ (README of the release; speechbrain recipes/
 
 A turn's name ends in the speaker, F or M, and a number. Turns are ordered by when they begin; the two may overlap, and
 times stay in `meta`. Turns without an emotion have no target; turns that were not cut out (no WAV) have words only.
-Lines of the transcription that name no turn are counted in `scene["unnamed_lines"]`.
+Lines of the transcription that name no turn are counted in `scene["unnamed_lines"]`. Marks such as "[LAUGHTER]" stay in the
+words: some turns consist of nothing else.
 
 Each session has two actors of its own: the session is what a split must not divide. The usual way is to leave one
 session out: `--test-session 5` tests on the fifth and trains on the others; without it one session is drawn for test, one
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, said
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, read_one, said
 from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
 NAME = "iemocap"
@@ -61,10 +62,8 @@ def leave_out(session: int) -> Corpus:
 
 def read(part: Part, choices: Choices) -> Reading:
     """One dialogue."""
-    reading, (path, emotions) = Reading(), part.files
-    with reading.rejecting(path):
-        reading.dialogues.append(_dialogue(path, emotions, part.content, choices))
-    return reading
+    path, emotions = part.files
+    return read_one(path, lambda: _dialogue(path, emotions, part.content, choices))
 
 
 def _dialogue(path: Path, evaluation: Path, split: str | None, choices: Choices) -> Dialogue:

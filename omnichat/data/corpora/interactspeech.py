@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, said
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, read_one, said
 from omnichat.data.corpora.recordings import stretch
 from omnichat.dialogue import DataError, Dialogue, Turn
 
@@ -43,10 +43,8 @@ def parts(source: Path) -> list[Part]:
 
 def read(part: Part, choices: Choices) -> Reading:
     """The dialogue of one folder."""
-    reading, (path,) = Reading(), part.files
-    with reading.rejecting(path):
-        reading.dialogues.append(_dialogue(path, choices))
-    return reading
+    (path,) = part.files
+    return read_one(path, lambda: _dialogue(path, choices))
 
 
 def _dialogue(path: Path, choices: Choices) -> Dialogue:

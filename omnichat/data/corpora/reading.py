@@ -84,6 +84,14 @@ class Reading:
             self.rejects.append(DataError("no_file", f"cannot be read ({error}); fetch it again", str(place)))
 
 
+def read_one(place: Path | str, dialogue: Callable[[], Dialogue]) -> Reading:
+    """A part that is one dialogue: the dialogue, or why it is none."""
+    reading = Reading()
+    with reading.rejecting(place):
+        reading.dialogues.append(dialogue())
+    return reading
+
+
 def group_of_script(dialogue: Dialogue) -> str:
     """What must not be spread over train, val and test: `scene["script"]`, or the dialogue itself."""
     return dialogue.scene.get("script", dialogue.id)
@@ -186,10 +194,10 @@ def give_roles(turns: Sequence[Turn], speakers: Sequence[str], assistant: str) -
 
 
 def said(
-    text: str, audio: AudioRef | None = None, style: Style = Style(), meta: Mapping[str, str | None] = NO_AUDIO
+    text: str, audio: AudioRef | None = None, style: Style = Style(), meta: Mapping[str, str | None] | None = None
 ) -> Turn:
     """A turn whose role is still to be given. Empty notes are left out; without audio its `meta` says so."""
-    notes = {name: value for name, value in meta.items() if value}
+    notes = {name: value for name, value in (meta or {}).items() if value}
     return Turn("user", text, style, audio, notes if audio is not None else NO_AUDIO | notes)
 
 

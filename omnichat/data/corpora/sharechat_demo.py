@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, read_one
 from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
 
 NAME = "sharechat-demo"
@@ -31,10 +31,8 @@ def parts(source: Path) -> list[Part]:
 
 def read(part: Part, choices: Choices) -> Reading:
     """The dialogue of one folder."""
-    reading, (path,) = Reading(), part.files
-    with reading.rejecting(path):
-        reading.dialogues.append(_dialogue(path, choices))
-    return reading
+    (path,) = part.files
+    return read_one(path, lambda: _dialogue(path, choices))
 
 
 def _dialogue(path: Path, choices: Choices) -> Dialogue:

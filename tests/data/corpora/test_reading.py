@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from omnichat.data.corpora.reading import Reading, assign_roles, audio_below, find_layout
-from omnichat.dialogue import DataError, Turn
+from omnichat.data.corpora.reading import Reading, assign_roles, audio_below, find_layout, give_roles, said
+from omnichat.dialogue import AudioRef, DataError, Turn
 
 
 @pytest.mark.parametrize("fault", [ValueError("x"), KeyError("x"), TypeError("x"), RecursionError(), OSError("x")])
@@ -54,3 +54,25 @@ def test_roles_by_policy() -> None:
     for speakers in ("AAA", "ABC"):
         with pytest.raises(DataError, match=r"\[not_two_speakers\]"):
             assign_roles(turns, speakers, "last_speaker")
+
+
+def test_utterances_in_a_row_stay_turns_of_their_own() -> None:
+    """Joined, their audio would have to be joined too, and one of two styles would be lost."""
+    turns = [Turn("user", text) for text in "abcde"]
+    given = give_roles(turns, "SUUSU", "S")
+    assert [(turn.role, turn.text) for turn in given] == [
+        ("assistant", "a"),
+        ("user", "b"),
+        ("user", "c"),
+        ("assistant", "d"),
+    ]
+    with pytest.raises(DataError, match=r"X, who would be the assistant, says nothing \[no_assistant_turn\]"):
+        give_roles(turns, "SUUSU", "X")
+
+
+def test_a_turn_without_audio_says_so() -> None:
+    """Whoever finds it must see that the corpus has none there, not wonder who lost it."""
+    assert said("a").meta == {"audio": "none"}
+    assert said("a", meta={"emotion": "sad", "act": "", "age": None}).meta == {"audio": "none", "emotion": "sad"}
+    assert said("a", AudioRef("a.wav", 16_000), meta={"emotion": "sad"}).meta == {"emotion": "sad"}
+    assert said("a", AudioRef("a.wav", 16_000)).meta == {}
