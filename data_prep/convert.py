@@ -8,29 +8,52 @@ What is kept lies in `OUT/.conversion` until the store is whole.
 """
 
 import fcntl
+import hashlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_prep.pieces import code_version, read_parts, reject_records, write_dialogues
-from data_prep.resumable import Task, bytes_bar, digest, run_tasks, write_whole
+from data_prep.resumable import Task, bytes_bar, digest, kept_file, run_tasks, stamp, write_whole
 from omnichat.archive import is_archive, unpack
 from omnichat.data.corpora.reading import SPLITS, Choices, Corpus, Part
 from omnichat.data.corpora.splits import assign_splits
 from omnichat.data.corpora.summary import Summary, table
 from omnichat.data.info import INFO_FILE, Shard
 from omnichat.data.shards import AudioForm, finish_store
-from omnichat.dialogue import DataError, dialogue_from_json
+from omnichat.dialogue import DataError
 
 KEPT = ".conversion"
 RECORD = "conversion.json"
 READ_PIECES = 500  # at most so many kept results: enough to see progress, few enough to list
 PIECE_SECONDS, PIECE_DIALOGUES = 3600.0, 1000  # of what is written at once: some 200 MB at 44.1 kHz
+
+
+class Row(NamedTuple):
+    """A dialogue as the split needs to know it. Its line stays on the disk: there may be a hundred thousand.
+
+    Attributes:
+        group: what must not be spread over splits.
+        split: the corpus's own, or None.
+        seconds: of its audio.
+        result: number of the kept result that it stands in.
+        position: in that.
+        digest: SHA-256 of its line.
+    """
+
+    group: str
+    split: str | None
+    seconds: float
+    result: int
+    position: int
+    digest: str
 
 
 @dataclass
@@ -92,7 +115,7 @@ def convert(corpus: Corpus, source: Path, out: Path, settings: Settings) -> str:
             raise DataError(
                 "no_file", "an archive cannot be referred to; unpack it first, or keep audio=flac", str(source)
             )
-        made_from = digest(corpus.name, settings.key(), _stamp(source))
+        made_from = digest(corpus.name, settings.key(), stamp(source))
         if (done := _finished(out, made_from, settings.overwrite)) is None:
             with _alone(out):
                 done = _convert(corpus, _unpacked(source, out / KEPT), out, settings, made_from)
@@ -144,7 +167,7 @@ def _runs(corpus: Corpus, source: Path) -> list[tuple[Part, ...]]:
 
 def _unpacked(archive: Path, kept: Path) -> Path:
     """The folder of an archive, unpacked by this call or by one that was stopped later."""
-    folder = kept / f"corpus-{digest(_stamp(archive))[:16]}"
+    folder = kept / f"corpus-{digest(stamp(archive))[:16]}"
     if not folder.exists():
         for stale in kept.glob("*corpus-*"):
             shutil.rmtree(stale)
@@ -154,19 +177,21 @@ def _unpacked(archive: Path, kept: Path) -> Path:
 
 
 def _write(
-    source: Path, out: Path, dialogues: list[dict[str, Any]], settings: Settings
+    source: Path, out: Path, dialogues: list[Row], settings: Settings
 ) -> tuple[dict[str, Written], list[DataError]]:
     """Write the shards of all splits, where they are not kept from before; splits in the order train, val, test."""
     chosen = _splits(dialogues, settings)
     tasks: list[Task] = []
     splits: list[str] = []
-    for split in [name for name in (*SPLITS, *sorted(set(chosen) - set(SPLITS))) if name in chosen]:
-        rows = [row for row, name in zip(dialogues, chosen, strict=True) if name == split]
-        for piece in _pieces(rows):
-            lines = [row["line"] for row in piece]
+    for split in [name for name in (*SPLITS, *sorted(set(chosen) - set(SPLITS))) if name in set(chosen)]:
+        for piece in _pieces([row for row, name in zip(dialogues, chosen, strict=True) if name == split]):
             path = out / KEPT / "write" / f"{len(tasks):06d}.arrow"
-            key = digest(settings.key(), lines, _stamps_of_audio(lines))
-            tasks.append(Task(key, (lines, source, path, out, settings.audio), path))
+            places = [
+                (kept_file(out / KEPT / "read", number), [row.position for row in rows])
+                for number, rows in groupby(piece, key=attrgetter("result"))
+            ]
+            key = digest(settings.key(), [row.digest for row in piece])
+            tasks.append(Task(key, (places, source, path, out, settings.audio), path))
             splits.append(split)
     written = {split: Written() for split in splits}
     rejects: list[DataError] = []
@@ -188,67 +213,55 @@ def _remove_store(out: Path) -> None:
     shutil.rmtree(out / "splits", ignore_errors=True)
 
 
-def _read(results: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[DataError]]:
+def _read(results: Iterator[dict[str, Any]]) -> tuple[list[Row], list[DataError]]:
     """All dialogues in the corpus's order; of those with one id the first."""
-    dialogues: dict[str, dict[str, Any]] = {}
+    dialogues: dict[str, Row] = {}
     rejects: list[DataError] = []
-    for result in results:
+    for number, result in enumerate(results):
         rejects += [DataError(**error) for error in result["rejects"]]
-        for row in result["dialogues"]:
+        for position, row in enumerate(result["dialogues"]):
             if row["id"] in dialogues:
                 message = "another dialogue of this corpus has the same id; it is kept, this one is not"
                 rejects.append(DataError("duplicate_id", message, f"{row['place']}: dialogue {row['id']!r}"))
-            else:
-                dialogues[row["id"]] = row
+                continue
+            line = hashlib.sha256(row["line"].encode()).hexdigest()
+            about = (row["group"], row["split"], row["seconds"])
+            dialogues[row["id"]] = Row(*about, number, position, line)
     return list(dialogues.values()), rejects
 
 
-def _splits(dialogues: Sequence[dict[str, Any]], settings: Settings) -> list[str]:
+def _splits(dialogues: Sequence[Row], settings: Settings) -> list[str]:
     if settings.split is not None:
         return [settings.split] * len(dialogues)
-    own = [row["split"] for row in dialogues]
+    own = [row.split for row in dialogues]
     given = dict(zip(("val", "test"), settings.shares, strict=True))
     if any(own):
         # A corpus's own split stays as it is; what it lacks is drawn from its training part where that is asked for.
         lacking = {name for name, share in given.items() if share and name not in own}
-        tied = {row["group"] for row in dialogues if row["split"] != "train"}
-        free = [bool(lacking) and row["split"] == "train" and row["group"] not in tied for row in dialogues]
+        tied = {row.group for row in dialogues if row.split != "train"}
+        free = [bool(lacking) and row.split == "train" and row.group not in tied for row in dialogues]
         own = [None if drawn else split for drawn, split in zip(free, own, strict=True)]
         shares = {name: given[name] or 0.0 for name in lacking}
     else:
         shares = {name: 0.1 if share is None else share for name, share in given.items()}
-    return assign_splits([row["group"] for row in dialogues], own, settings.seed, shares)
+    return assign_splits([row.group for row in dialogues], own, settings.seed, shares)
 
 
-def _pieces(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    piece: list[dict[str, Any]] = []
+def _pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    piece: list[Row] = []
     seconds = 0.0
     for row in rows:
-        if piece and (len(piece) == PIECE_DIALOGUES or seconds + row["seconds"] > PIECE_SECONDS):
+        if piece and (len(piece) == PIECE_DIALOGUES or seconds + row.seconds > PIECE_SECONDS):
             yield piece
             piece, seconds = [], 0.0
         piece.append(row)
-        seconds += row["seconds"]
+        seconds += row.seconds
     if piece:
         yield piece
 
 
-def _stamps(run: Sequence[Any]) -> list[tuple[str, int, int]]:
-    return [_stamp(path) for path in sorted({path for part in run for path in part.files})]
-
-
-def _stamps_of_audio(lines: Sequence[str]) -> list[tuple[str, int, int]]:
-    turns = [turn for line in lines for turn in dialogue_from_json(line).turns]
-    return [_stamp(Path(path)) for path in sorted({turn.audio.path for turn in turns if turn.audio is not None})]
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """What changes when a file does."""
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path), -1, -1
-    return str(path), status.st_size, status.st_mtime_ns
+def _stamps(run: Sequence[Part]) -> list[list[str | int]]:
+    return [stamp(path) for path in sorted({path for part in run for path in part.files})]
 
 
 def _finished(out: Path, record: str, overwrite: bool) -> Done | None:

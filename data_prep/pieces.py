@@ -1,6 +1,7 @@
 """The two pieces of work of a conversion, each in a process of its own: reading parts, writing dialogues."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import omnichat
+from data_prep.resumable import stamp
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading
 from omnichat.data.corpora.summary import Summary
@@ -44,12 +46,26 @@ def read_parts(
                 with place.rejecting(f"{part.key}: dialogue {dialogue.id!r}"):
                     rows.append(_row(corpus, dialogue, part.key, source, follow_links))
         rejects += place.rejects
-    return {"dialogues": rows, "rejects": reject_records(rejects, source)}
+    depends = [stamp(path) for path in sorted({path for row in rows for path in row.pop("audio")})]
+    return {"dialogues": rows, "rejects": reject_records(rejects, source), "depends": depends}
 
 
-def write_dialogues(lines: Sequence[str], source: Path, path: Path, out: Path, audio: AudioForm) -> dict[str, Any]:
-    """Write some dialogues as a shard; what is in it, read back from it, and what could not be kept."""
+def write_dialogues(
+    places: Sequence[tuple[Path, Sequence[int]]], source: Path, path: Path, out: Path, audio: AudioForm
+) -> dict[str, Any]:
+    """Write some dialogues as a shard; what is in it, read back from it, and what could not be kept.
+
+    Args:
+        places: kept results of `read_parts`, and which of its dialogues are meant.
+        source: folder of the corpus.
+        path: of the shard.
+        out: folder of the store.
+        audio: how it is kept.
+    """
     rejects: list[DataError] = []
+    lines = [line for file, rows in places for line in _lines(file, rows)]
+    heard = {turn.audio.path for line in lines for turn in dialogue_from_json(line).turns if turn.audio is not None}
+    depends = [stamp(name) for name in sorted(heard)]
     root = out if audio == "reference" else None
     shard = write_shard(path, map(dialogue_from_json, lines), audio, root, rejects)
     summary, ids = Summary(), []
@@ -62,7 +78,13 @@ def write_dialogues(lines: Sequence[str], source: Path, path: Path, out: Path, a
         "ids": ids,
         "summary": summary.to_record(),
         "rejects": reject_records(rejects, source),
+        "depends": depends,
     }
+
+
+def _lines(file: Path, rows: Sequence[int]) -> list[str]:
+    dialogues = json.loads(file.read_text(encoding="utf-8"))["result"]["dialogues"]
+    return [dialogues[row]["line"] for row in rows]
 
 
 def reject_records(rejects: Sequence[DataError], source: Path | None = None) -> list[dict[str, str]]:
@@ -89,9 +111,10 @@ def _row(corpus: Corpus, dialogue: Dialogue, place: str, source: Path, follow_li
     line = dialogue_to_json(dialogue)
     dialogue_from_json(line)  # what cannot be read again must not be stored
     line.encode()
-    samples = sum(turn.audio.num_samples for turn in dialogue.turns if turn.audio is not None)
-    row = {"id": dialogue.id, "group": corpus.group(dialogue), "split": split, "seconds": samples / SAMPLE_RATE}
-    return row | {"place": place, "line": line}
+    heard = [turn.audio for turn in dialogue.turns if turn.audio is not None]
+    seconds = sum(ref.num_samples for ref in heard) / SAMPLE_RATE
+    row = {"id": dialogue.id, "group": corpus.group(dialogue), "split": split, "seconds": seconds, "place": place}
+    return row | {"line": line, "audio": [ref.path for ref in heard]}
 
 
 def _inside(source: Path, path: str, follow_links: bool) -> bool:

@@ -60,7 +60,8 @@ def run_tasks(
 
     Args:
         tasks: what is to be done.
-        work: a module's function; its result is JSON.
+        work: a module's function; its result is JSON. "depends" in it are stamps of files it has read: a kept result
+            is made again when one of them has changed.
         kept: folder of the results. Those that are there already are not made again.
         workers: processes; 1 works in this one.
         label: what the progress bar says.
@@ -72,7 +73,7 @@ def run_tasks(
     kept.mkdir(parents=True, exist_ok=True)
     for stale in kept.glob(".*.partial"):
         stale.unlink()
-    files = [kept / f"{number:06d}.json" for number in range(len(tasks))]
+    files = [kept_file(kept, number) for number in range(len(tasks))]
     missing = [number for number, task in enumerate(tasks) if _load(files[number], task) is None]
     with _bar(label, len(tasks), len(tasks) - len(missing)) as advance:
         jobs = [(work, tasks[number], files[number]) for number in missing]
@@ -83,7 +84,7 @@ def run_tasks(
         else:
             _in_processes(jobs, min(workers, len(jobs)), advance)
     for file, task in zip(files, tasks, strict=True):
-        result = _load(file, task)
+        result = _load(file, task, check=False)
         assert result is not None, f"{file} was made just now"
         yield result
 
@@ -142,13 +143,31 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _load(file: Path, task: Task) -> dict[str, Any] | None:
+def kept_file(kept: Path, number: int) -> Path:
+    """Where the result of a task is kept, as {"key": ..., "result": ...}."""
+    return kept / f"{number:06d}.json"
+
+
+def stamp(path: Path | str) -> list[str | int]:
+    """What changes when a file does: its path, size and time of change."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [str(path), -1, -1]
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _load(file: Path, task: Task, check: bool = True) -> dict[str, Any] | None:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        result: dict[str, Any] | None = record["result"] if record["key"] == task.key else None
-    except (OSError, ValueError, LookupError, TypeError):
+        result: dict[str, Any] = record["result"]
+        if record["key"] != task.key or (task.makes is not None and not task.makes.is_file()):
+            return None
+        if check and any(stamp(one[0]) != one for one in result.get("depends", ())):
+            return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return result if task.makes is None or task.makes.is_file() else None
+    return result
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from data_prep.resumable import Task, bytes_bar, digest, run_tasks
+from data_prep.resumable import Task, bytes_bar, digest, run_tasks, stamp
 from omnichat.dialogue import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,10 @@ def work(number: int, log: Path) -> dict[str, Any]:
 def make(path: Path) -> dict[str, Any]:
     path.write_text("x")
     return {"size": 1}
+
+
+def measure(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "depends": [stamp(path)]}
 
 
 def fail(path: Path) -> dict[str, Any]:
@@ -71,6 +75,19 @@ def test_a_result_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
         assert list(run_tasks(once, make, tmp_path / "kept", 1, "working")) == [{"size": 1}]
         assert list(run_tasks(once, fail, tmp_path / "kept", 1, "working")) == [{"size": 1}]
         made.unlink()
+
+
+def test_a_result_whose_source_has_changed_is_made_again(tmp_path: Path) -> None:
+    """A recording replaced between a stop and the next run must not be stored under its old length."""
+    path = tmp_path / "a.wav"
+    path.write_text("x")
+    task = [Task("k", (path,))]
+    for content in ("x", "xyz"):
+        path.write_text(content)
+        os.utime(path, ns=(0, len(content)))
+        made = list(run_tasks(task, measure, tmp_path / "kept", 1, "working"))
+        assert [result["size"] for result in made] == [len(content)]
+        assert list(run_tasks(task, fail, tmp_path / "kept", 1, "working")) == made
 
 
 @pytest.mark.parametrize(("number", "reason"), [(13, "empty_file"), (14, "worker_killed")])

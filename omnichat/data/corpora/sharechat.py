@@ -4,6 +4,7 @@ ShareChatX itself has not been released as files, to our knowledge; there is no 
 any store of JSONL files: it becomes one of Arrow shards, with its splits as they are.
 """
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -27,19 +28,25 @@ def parts(source: Path) -> list[Part]:
     if not paths:
         message = f"holds no <split>.jsonl; expected is {INFO_FILE}, train.jsonl and so on, and the audio beside them"
         raise DataError("no_file", message, str(source))
-    runs = []
-    for path in paths:
-        with path.open("rb") as lines:
-            count = sum(1 for _ in lines)
-        runs += [Part(f"{path.name}:{start + 1}", (path,), start) for start in range(0, count, _PART)]
-    return runs
+    return [Part(f"{path.name}:{number}", (path,), (number, offset)) for path in paths for number, offset in _starts(path)]
+
+
+def _starts(path: Path) -> Iterator[tuple[int, int]]:
+    """Number and place in bytes of every 200th line."""
+    offset = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if number % _PART == 1:
+                yield number, offset
+            offset += len(line)
 
 
 def read(part: Part, choices: Choices) -> Reading:
     """Some lines. Their roles and emotions are ours already, so that `choices` has nothing to decide."""
-    reading, (path,) = Reading(), part.files
+    reading, (path,), (first, offset) = Reading(), part.files, part.content
     with path.open("rb") as lines:
-        for number, raw in enumerate(islice(lines, part.content, part.content + _PART), start=part.content + 1):
+        lines.seek(offset)
+        for number, raw in enumerate(islice(lines, _PART), start=first):
             if raw.strip():
                 with reading.rejecting(f"{path}:{number}"):
                     reading.dialogues.append(_dialogue(raw, path))

@@ -42,6 +42,15 @@ def test_splits_and_dialogues_stay_as_they_are(tmp_path: Path) -> None:
     assert reading.dialogues[0].turns[0].audio.path == str(tmp_path / "audio/a.wav")
 
 
+def test_many_lines_are_read_once_and_in_order(tmp_path: Path) -> None:
+    """They are read in runs, each from its place in the file."""
+    store(tmp_path)
+    (tmp_path / "test_voices.jsonl").unlink()
+    (tmp_path / "train.jsonl").write_text("\n".join(line(f"d{number}é") for number in range(450)))
+    assert [part.key for part in CORPUS.parts(tmp_path)] == ["train.jsonl:1", "train.jsonl:201", "train.jsonl:401"]
+    assert [dialogue.id for dialogue in read(tmp_path).dialogues] == [f"d{number}é" for number in range(450)]
+
+
 def test_a_bad_line_is_rejected_with_its_number(tmp_path: Path) -> None:
     """A manifest must not reach outside its folder; broken lines are named, the others kept."""
     store(tmp_path / "in")
