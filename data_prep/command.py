@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep.convert import Settings, convert
 from omnichat.data.corpora.emotions import EmotionMap, emotion_map
 from omnichat.data.corpora.reading import ROLE_POLICIES, Choices, Corpus, RolePolicy
+from omnichat.data.corpora.splits import check_split
 from omnichat.data.shards import AUDIO_FORMS
 from omnichat.dialogue import DataError
 
@@ -75,12 +76,12 @@ def settings_of(arguments: argparse.Namespace, corpus: Corpus) -> Settings:
     """The settings of a command line.
 
     Raises:
-        DataError: `unknown_emotion`.
+        DataError: `unknown_emotion` or `bad_split`.
     """
     labels = emotion_map(corpus.labels) if corpus.labels is not None else None
     return Settings(
         choices=Choices(arguments.roles, _chosen(labels, arguments.emotion)),
-        split=arguments.split,
+        split=check_split(arguments.split) if arguments.split is not None else None,
         seed=arguments.split_seed,
         shares=(arguments.val, arguments.test),
         audio=arguments.audio,

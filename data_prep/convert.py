@@ -24,7 +24,7 @@ from data_prep.pieces import code_version, read_parts, reject_records, write_dia
 from data_prep.resumable import Task, bytes_bar, digest, kept_file, run_tasks, stamp, write_whole
 from omnichat.archive import is_archive, unpack
 from omnichat.data.corpora.reading import SPLITS, Choices, Corpus, Part
-from omnichat.data.corpora.splits import assign_splits
+from omnichat.data.corpora.splits import LISTS, assign_splits
 from omnichat.data.corpora.summary import Summary, table
 from omnichat.data.info import INFO_FILE, Shard
 from omnichat.data.shards import AudioForm, finish_store
@@ -145,9 +145,9 @@ def _convert(corpus: Corpus, source: Path, out: Path, settings: Settings, made_f
     if not written:
         raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
     _remove_store(out)
-    (out / "splits").mkdir()
+    (out / LISTS).mkdir()
     for split, one in written.items():
-        write_whole(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
+        write_whole(out / LISTS / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
     lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in reject_records(rejects)]
     write_whole(out / "rejects.jsonl", "".join(lines))
     sizes = {split: one.summary.to_record() for split, one in written.items()}
@@ -210,7 +210,7 @@ def _remove_store(out: Path) -> None:
     (out / RECORD).unlink(missing_ok=True)
     for state in out.glob("*/state.json"):
         shutil.rmtree(state.parent)
-    shutil.rmtree(out / "splits", ignore_errors=True)
+    shutil.rmtree(out / LISTS, ignore_errors=True)
 
 
 def _read(results: Iterator[dict[str, Any]]) -> tuple[list[Row], list[DataError]]:

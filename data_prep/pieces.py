@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -14,6 +13,7 @@ import omnichat
 from data_prep.resumable import stamp
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading
+from omnichat.data.corpora.splits import check_split
 from omnichat.data.corpora.summary import Summary
 from omnichat.data.mapped import MappedShard
 from omnichat.data.shards import AudioForm, write_shard
@@ -104,8 +104,8 @@ def _row(corpus: Corpus, dialogue: Dialogue, place: str, source: Path, follow_li
             cure = "; if the link is yours, pass --follow-links" if not follow_links else "; do not use this corpus"
             raise DataError("path_outside_root", message + cure, f"turn {number}")
     split = dialogue.scene.get("split")
-    if split is not None and not re.fullmatch(r"[a-z0-9_]+", split):
-        raise DataError("bad_split", f"split {split!r} is to name a folder: small letters, digits and _ only")
+    if split is not None:
+        check_split(split)
     if not dialogue.id or any(ord(character) < 32 for character in dialogue.id):
         raise DataError("bad_id", "an id is a line of a list of ids: it must not be empty or hold control characters")
     line = dialogue_to_json(dialogue)

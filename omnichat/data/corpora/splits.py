@@ -1,8 +1,25 @@
 """Train, val and test: a corpus's own split where it ships one, else whole groups drawn by a seeded order."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+
+from omnichat.dialogue import DataError
+
+LISTS = "splits"  # the folder that holds the lists of ids
+
+
+def check_split(name: str) -> str:
+    """The name itself, where it can be that of a folder of a store.
+
+    Raises:
+        DataError: `bad_split`.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == LISTS:
+        message = f"split {name!r} names a folder: small letters, digits, _ and - only, and not {LISTS!r}"
+        raise DataError("bad_split", message)
+    return name
 
 
 def assign_splits(
