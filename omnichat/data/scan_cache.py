@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,11 +23,10 @@ from omnichat.prompt import Prompt
 
 FOLDER = ".scans"
 _Status = tuple[int, int] | None
-# Modules whose source is part of the key: with other code, a scan may find something else.
-_CODE = [
-    *("omnichat.dialogue", "omnichat.audio", "omnichat.prompt", "omnichat.data.info", "omnichat.data.shards"),
-    *("omnichat.data.mapped", "omnichat.data.store", "omnichat.data.overlong", "omnichat.data.scan", __name__),
-]
+# Sources that are part of the key: with other code, a scan may find something else. More than needed, so that a module
+# that is taken out of another one is not forgotten.
+_HERE = Path(__file__).parent
+_CODE = [*(_HERE.parent / f"{name}.py" for name in ("dialogue", "audio", "prompt")), *sorted(_HERE.glob("*.py"))]
 
 
 def cached_scan(store: Store, prompt: Prompt, overlong: Overlong = "error") -> Scan:
@@ -74,7 +72,7 @@ class _Watched(Store):
 def _key(store: Store, prompt: Prompt, overlong: Overlong) -> tuple[str, str]:
     """What is asked for, and all that a scan depends on but the audio files beside the store, which only it knows."""
     options = {name: value for name, value in vars(prompt).items() if name[0] != "_" and name != "tokenizer"}
-    code = hashlib.sha256(b"".join(Path(str(sys.modules[name].__file__)).read_bytes() for name in _CODE)).hexdigest()
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in _CODE)).hexdigest()
     tokenizer = hashlib.sha256(prompt.tokenizer.to_str().encode()).hexdigest()
     asked = {"prompt": options, "tokenizer": tokenizer, "overlong": overlong}
     versions = {"omnichat": code, "tokenizers": tokenizers.__version__, "sndfile": soundfile.__libsndfile_version__}

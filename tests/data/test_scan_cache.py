@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -148,9 +149,12 @@ def test_other_code_is_another_scan(
     made_up: Path, prompt: Prompt, scans: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was found before a mistake was mended must not outlive it."""
+    assert {Path(str(sys.modules[name].__file__)) for name in ("omnichat.prompt", scan.__module__)} <= set(
+        scan_cache._CODE
+    )
     cached_scan(Store(made_up), prompt)
     cached_scan(Store(made_up), prompt, "drop_dialogue")
-    monkeypatch.setattr(scan_cache, "_CODE", [*scan_cache._CODE, __name__])
+    monkeypatch.setattr(scan_cache, "_CODE", [*scan_cache._CODE, Path(__file__)])
     cached_scan(Store(made_up), prompt)
     monkeypatch.setattr(tokenizers, "__version__", "0")
     cached_scan(Store(made_up), prompt)
