@@ -63,7 +63,7 @@ def command_line(about: str, program: str, split: str | None, roles: RolePolicy)
     share = "share of dialogues for %s (0.1; nothing where the corpus ships its own split)"
     parser.add_argument("--val", type=_share, metavar="SHARE", help=share % "val")
     parser.add_argument("--test", type=_share, metavar="SHARE", help=share % "test")
-    form = "flac: lossless, small; bytes: files as they are; reference: paths, SRC must lie in OUT (flac)"
+    form = "flac: lossless, small; bytes: files as they are; reference: paths, OUT must be above SRC (flac)"
     parser.add_argument("--audio", choices=AUDIO_FORMS, default="flac", help=form)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=_count, default=cores, metavar="N", help=f"processes ({cores}, the cores)")

@@ -7,33 +7,30 @@
 What is kept lies in `OUT/.conversion` until the store is whole.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_prep.output import KEPT, RECORD, Done, alone, finished, remove_store
 from data_prep.pieces import code_version, read_parts, reject_records, write_dialogues
 from data_prep.resumable import Task, bytes_bar, digest, kept_file, run_tasks, stamp, write_whole
 from omnichat.archive import is_archive, unpack
 from omnichat.data.corpora.reading import SPLITS, Choices, Corpus, Part
 from omnichat.data.corpora.splits import LISTS, assign_splits
 from omnichat.data.corpora.summary import Summary, table
-from omnichat.data.info import INFO_FILE, Shard
+from omnichat.data.info import Shard
 from omnichat.data.shards import AudioForm, finish_store
 from omnichat.dialogue import DataError
 
-KEPT = ".conversion"
-RECORD = "conversion.json"
 READ_PIECES = 500  # at most so many kept results: enough to see progress, few enough to list
-PIECE_SECONDS, PIECE_DIALOGUES = 3600.0, 1000  # of what is written at once: some 200 MB at 44.1 kHz
+PIECE_SECONDS, PIECE_DIALOGUES = 3600.0, 1000  # written at once: 318 MB of 16-bit samples at 44.1 kHz
 
 
 class Row(NamedTuple):
@@ -110,25 +107,25 @@ def convert(corpus: Corpus, source: Path, out: Path, settings: Settings) -> str:
     """
     if not source.exists():
         raise DataError("no_file", "no such folder; download the corpus first or correct the path", str(source))
+    if source.is_dir() and out.exists() and out.samefile(source):
+        message = "SRC and OUT are one folder; with --audio reference let OUT be the one above"
+        raise DataError("store_exists", message, str(source))
     if is_archive(source):
         if settings.audio == "reference":
             raise DataError(
                 "no_file", "an archive cannot be referred to; unpack it first, or keep audio=flac", str(source)
             )
         made_from = digest(corpus.name, settings.key(), stamp(source))
-        if (done := _finished(out, made_from, settings.overwrite)) is None:
-            with _alone(out):
+        if (done := finished(out, made_from, settings.overwrite)) is None:
+            with alone(out):
                 done = _convert(corpus, _unpacked(source, out / KEPT), out, settings, made_from)
     else:
         runs = _runs(corpus, source)
         made_from = digest(corpus.name, settings.key(), [(repr(run), _stamps(run)) for run in runs])
-        if (done := _finished(out, made_from, settings.overwrite)) is None:
-            with _alone(out):
+        if (done := finished(out, made_from, settings.overwrite)) is None:
+            with alone(out):
                 done = _convert(corpus, source, out, settings, made_from)
     return table(*done, settings.choices.emotions, corpus.paper)
-
-
-Done = tuple[dict[str, Summary], list[DataError]]  # sizes of each split, and what was rejected
 
 
 def _convert(corpus: Corpus, source: Path, out: Path, settings: Settings, made_from: str) -> Done:
@@ -144,8 +141,8 @@ def _convert(corpus: Corpus, source: Path, out: Path, settings: Settings, made_f
     rejects += lost
     if not written:
         raise DataError("empty_file", f"no dialogue is usable\n{_reasons(rejects)}", str(source))
-    _remove_store(out)
-    (out / LISTS).mkdir()
+    remove_store(out)
+    (out / LISTS).mkdir(exist_ok=True)
     for split, one in written.items():
         write_whole(out / LISTS / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
     lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in reject_records(rejects)]
@@ -204,15 +201,6 @@ def _write(
     return {split: one for split, one in written.items() if one.ids}, rejects
 
 
-def _remove_store(out: Path) -> None:
-    """What an earlier conversion left, without which splits of other names would stay."""
-    (out / INFO_FILE).unlink(missing_ok=True)
-    (out / RECORD).unlink(missing_ok=True)
-    for state in out.glob("*/state.json"):
-        shutil.rmtree(state.parent)
-    shutil.rmtree(out / LISTS, ignore_errors=True)
-
-
 def _read(results: Iterator[dict[str, Any]]) -> tuple[list[Row], list[DataError]]:
     """All dialogues in the corpus's order; of those with one id the first."""
     dialogues: dict[str, Row] = {}
@@ -262,46 +250,6 @@ def _pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _stamps(run: Sequence[Part]) -> list[list[str | int]]:
     return [stamp(path) for path in sorted({path for part in run for path in part.files})]
-
-
-def _finished(out: Path, record: str, overwrite: bool) -> Done | None:
-    """The sizes and rejects of the store in `out` where it was made in just this way.
-
-    Raises:
-        DataError: `store_exists` where there is another store that must not be overwritten.
-    """
-    if not (out / INFO_FILE).exists():
-        return None
-    try:
-        made = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        if made["made_from"] == record:
-            lines = (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
-            splits = {split: Summary.from_record(sizes) for split, sizes in made["splits"].items()}
-            return splits, [DataError(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
-    if not overwrite:
-        message = "holds a store made from other files or settings; choose another folder, or pass --overwrite"
-        raise DataError("store_exists", message, str(out))
-    return None
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second conversion out of the folder while one runs."""
-    created = not out.exists()
-    (out / KEPT).mkdir(parents=True, exist_ok=True)
-    with (out / KEPT / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError("in_use", "another conversion writes there; wait for it to end", str(out)) from None
-        try:
-            yield
-        except DataError as error:
-            if created and (error.reason == "empty_file" or not any((out / KEPT).glob("*/*.json"))):
-                shutil.rmtree(out)  # nothing in it is of use to the next run
-            raise
 
 
 def _reasons(rejects: Sequence[DataError]) -> str:

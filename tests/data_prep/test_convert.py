@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import convert, resumable, sharechat, table
+from data_prep import convert, output, resumable, sharechat, table
 from omnichat.audio import load_audio
 from omnichat.data.corpora.emotions import emotion_map
 from omnichat.data.corpora.reading import Choices
@@ -225,14 +225,37 @@ def test_links_out_of_a_corpus_need_leave(tmp_path: Path, capsys: pytest.Capture
     assert "rejected: 0" in capsys.readouterr().out
 
 
-def test_references_keep_the_audio_where_it_is(tmp_path: Path) -> None:
-    """A corpus that lies in the store's folder need not be copied."""
-    out = corpus(tmp_path / "out", 4)
-    assert command(table, out, out, *LICENCE, "--audio", "reference", "--workers", 1) == 0
+def test_references_keep_the_audio_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A corpus that lies in the store's folder need not be copied, and is never touched: not by --overwrite either."""
+    out = tmp_path / "out"
+    source = corpus(out / "raw", 4)
+    before = contents(source)
+    arguments = (table, source, out, *LICENCE, "--audio", "reference", "--workers", 1)
+    assert command(*arguments) == 0
     audio = Store(out / "train")[0].turns[0].audio
     assert audio is not None
-    assert (audio.path, audio.size) == (str(out / "wavs/0.wav"), 0)
+    assert (audio.path, audio.size) == (str(source / "wavs/0.wav"), 0)
     assert sum(path.stat().st_size for path in (out / "train").iterdir()) < 8_000
+    (out / "train" / "mine.txt").write_text("a note")
+    assert command(*arguments, "--split", "all", "--overwrite") == 0
+    assert contents(source) == before
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["all", "raw", "splits", "train"]
+    assert [path.name for path in (out / "train").iterdir()] == ["mine.txt"]
+    assert command(table, source, source, *LICENCE, "--audio", "reference") == 1
+    assert "SRC and OUT are one folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["splits", "train"])
+def test_folders_of_a_corpus_are_not_taken_for_ours(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Expresso has a folder called splits: its lists would be written over."""
+    source = corpus(tmp_path / "in", 4)
+    (tmp_path / "out" / name).mkdir(parents=True)
+    for option in ((), ("--overwrite",)):
+        assert command(table, source, tmp_path / "out", *LICENCE, *option) == 1
+        assert f"holds {name}, which no conversion made" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 
 
 def test_drawn_splits_are_asked_for_where_the_corpus_has_its_own(tmp_path: Path) -> None:
@@ -263,7 +286,7 @@ def test_what_is_wrong_is_said_in_one_message(tmp_path: Path, capsys: pytest.Cap
     assert command(sharechat, tmp_path / "in", out, "--workers", 1) == 0
     assert "another dialogue of this corpus has the same id" in capsys.readouterr().out
     assert dict(read_info(out).splits) == {"train": 1}
-    with convert._alone(out):
+    with output.alone(out):
         assert command(sharechat, tmp_path / "in", out, "--split", "train", "--overwrite") == 1
     assert "[in_use]" in capsys.readouterr().err
 
