@@ -157,6 +157,17 @@ class DialogueDataset:
         drawn = {name: Drawn(*total) for name, total in zip(self.names, totals.tolist(), strict=True)}
         return Shares({name: sizes[name] for name, _ in self.drawn_scans()}, drawn)
 
+    def overlong(self) -> list[str]:
+        """A line for each dialogue that is over the limit: its place, and what was done with it."""
+        lines = []
+        for _, part in self.drawn_scans():
+            lines += [
+                f"{part.store.place(int(part.rows[place]))}: without its first {part.first_turns[place]} turns"
+                for place in np.flatnonzero(part.first_turns)
+            ]
+            lines += [f"left out: {fault}" for fault in part.dropped]
+        return lines
+
     def drawn_scans(self) -> list[tuple[str, Scan]]:
         """The sources whose weight is not 0."""
         weights = zip(self.names, self.mixture.weights, strict=True)

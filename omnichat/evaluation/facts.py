@@ -169,4 +169,6 @@ def _duration(seconds: float) -> str:
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "not set"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -32,6 +32,7 @@ from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
+OVERLONG = "overlong.txt"
 
 
 def fit(config: RunConfig, run_dir: Path | str) -> int:
@@ -69,6 +70,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
                 f"{start.path}: was trained on other data than these files hold now (sizes, weights, seed or dialogues "
                 "left out differ); restore the data, or train elsewhere with run_name=NAME"
             )
+        _list_overlong(run_dir / OVERLONG, data.dataset.overlong())
         passes = data.passes(config.trainer.max_steps)
         print("passes: " + ", ".join(f"{name} {count:.1f} times" for name, count in passes.items()), flush=True)
 
@@ -164,6 +166,16 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
     steps.ready = steps.completed = first_step
     loop.batch_progress.total.ready = loop.batch_progress.total.completed = first_step * accumulation
     return trainer
+
+
+def _list_overlong(path: Path, lines: Sequence[str]) -> None:
+    """Name every dialogue that is over the limit, and what was done with it; no file where there is none."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return
+    path.unlink(missing_ok=True)
+    if lines:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        print(f"{len(lines)} dialogues are over data.max_tokens; each is named in {path}", flush=True)
 
 
 def _accumulation(settings: TrainerConfig, ranks: int) -> int:

@@ -33,11 +33,14 @@ def flat(batches: list[PackedBatch]) -> list[tuple[Any, ...]]:
     return [(batch.indices, batch.ids.tolist(), batch.waves.sum().item(), batch.global_targets) for batch in batches]
 
 
-def test_workers_and_restarts_change_nothing(stream: DialogueDataset) -> None:
-    """The position is one integer: from step 3 on, with two workers, come the same batches."""
-    batches = StepBatches(Steps(stream, 4), accumulation=2)
-    whole = flat(list(make_loader(batches, range(0, 12))))
-    assert flat(list(make_loader(batches, range(6, 12), num_workers=2))) == whole[6:]
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("size", [{"dialogues": 4}, {"tokens": 700}])
+def test_workers_and_restarts_change_nothing(stream: DialogueDataset, size: dict[str, int]) -> None:
+    """The position is one integer: from step 3 on, with any number of workers, come the same batches."""
+    whole = flat(list(make_loader(StepBatches(Steps(stream, **size), accumulation=2), range(0, 12))))
+    for num_workers in (0, 1, 2, 4):
+        batches = StepBatches(Steps(stream, **size), accumulation=2)  # which has walked no step yet
+        assert flat(list(make_loader(batches, range(6, 12), num_workers))) == whole[6:]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -135,5 +135,16 @@ def test_a_run_says_what_it_shortened(tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     records = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text("utf-8").splitlines()]
     assert "too long, without their oldest turns" in printed
-    assert any(f"{tmp_path / 'train.jsonl'}:{n + 1}" in printed for n, r in enumerate(records) if len(r["turns"]) > 2)
-    assert not any(f"train.jsonl:{n + 1}," in printed for n, r in enumerate(records) if len(r["turns"]) == 2)
+    listed = (tmp_path / "run" / "overlong.txt").read_text("utf-8").splitlines()
+    assert f"{len(listed)} dialogues are over data.max_tokens" in printed
+    assert all(line.endswith(("without its first 2 turns", "without its first 4 turns")) for line in listed)
+    rounds = {f"{tmp_path / 'train.jsonl'}:{n + 1}": len(record["turns"]) // 2 for n, record in enumerate(records)}
+    assert {rounds[line.partition(": ")[0]] for line in listed} <= {2, 3}
+    assert {place for place, count in rounds.items() if count == 3} <= {line.partition(": ")[0] for line in listed}
+    changed = [*found[:-1], "data.overlong=drop_dialogue", "resume=never"]
+    assert fit(load_config(*changed), tmp_path / "other") == 0
+    dropped = (tmp_path / "other" / "overlong.txt").read_text("utf-8").splitlines()
+    assert [line.partition("jsonl:")[2].partition(":")[0] for line in dropped] == [
+        line.partition("jsonl:")[2].partition(":")[0] for line in listed
+    ]
+    assert all(line.startswith("left out: ") and line.endswith("[too_long]") for line in dropped)

@@ -185,6 +185,22 @@ def test_a_dialogue_over_the_budget_is_named(made_up: Path, prompt: Prompt) -> N
     assert Steps(stream, tokens=60)[0].start == 0
 
 
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize("size", [{"dialogues": 48}, {"tokens": 12_288}])
+def test_a_million_dialogues_are_shared_out_whole(made_up: Path, prompt: Prompt, size: dict[str, int]) -> None:
+    """On 1, 2, 4 and 8 ranks: over a million draws each is on one rank of its step, once."""
+    stream = stream_of(made_up, prompt, sharechat_lengths(80_000), seed=5)
+    steps, seen, step = Steps(stream, **size), 0, 0
+    while seen < 1_000_000:
+        whole = steps[step]
+        lengths = stream.lengths(whole).tolist()
+        for ranks in (1, 2, 4, 8):
+            taken = [whole[place] for rank in split_step(lengths, ranks) for part in rank for place in part]
+            assert sorted(taken) == list(range(seen, seen + len(whole)))
+        seen, step = seen + len(whole), step + 1
+
+
 @pytest.mark.parametrize("size", [{"dialogues": 48}, {"tokens": 12_288}])
 def test_global_batches_do_not_depend_on_the_ranks(made_up: Path, prompt: Prompt, size: dict[str, int]) -> None:
     """A hash of each step's indices, put together again from the shares of 1, 2, 4 and 8 ranks."""
