@@ -178,6 +178,7 @@ class RunConfig(Section):
     run_name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     resume: Text
+    preflight: Literal["auto", "only", "off"]
     threads: Positive | None
     model: ModelConfig
     data: DataConfig

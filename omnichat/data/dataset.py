@@ -133,10 +133,16 @@ class DialogueDataset:
     def __getitem__(self, index: int) -> Example:
         """The example at an index of the stream."""
         source, place = self.mixture[index]
-        name = self.names[source]
-        part = self.scans[name]
-        dialogue = without_oldest(part.store[int(part.rows[place])], int(part.first_turns[place]))
-        return make_example(dialogue, self.prompt, self.features, source=name, index=index)
+        return self._example(self.names[source], place, index)
+
+    def longest(self, count: int) -> list[Example]:
+        """The `count` longest dialogues of the sources that are drawn, longest first."""
+        places = [
+            (-int(part.lengths[place]), name, int(place))
+            for name, part in self.drawn_scans()
+            for place in np.argsort(-part.lengths, kind="stable")[:count]
+        ]
+        return [self._example(name, place) for _, name, place in sorted(places)[:count]]
 
     def lengths(self, indices: range) -> NDArray[np.int32]:
         """Tokens of each of the dialogues at these consecutive indices, known without reading them."""
@@ -185,6 +191,11 @@ class DialogueDataset:
             columns = (part.rows, part.lengths, part.first_turns)
             digest.update(name.encode() + b"".join(column.tobytes() for column in columns))
         return digest.hexdigest()[:16]
+
+    def _example(self, name: str, place: int, index: int = -1) -> Example:
+        part = self.scans[name]
+        dialogue = without_oldest(part.store[int(part.rows[place])], int(part.first_turns[place]))
+        return make_example(dialogue, self.prompt, self.features, source=name, index=index)
 
     def _places(self, indices: range) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """The source of each of these consecutive indices, and its place in the columns of all scans."""

@@ -27,6 +27,7 @@ from omnichat.training.guard import NonFiniteGuard, explained
 from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.precompute import fill_feature_store
+from omnichat.training.preflight import Preflight, PreflightDone
 from omnichat.training.resume import CheckpointWriter, starting_point
 from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
@@ -98,6 +99,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         ]
         if start is not None:
             callbacks.append(RestoreEngine(start))
+        if config.preflight != "off" and (config.preflight == "only" or start is None):
+            callbacks.append(Preflight(data, run_dir, config.preflight == "only"))
         trainer = _trainer(config, run_dir, first_step, callbacks)
 
         # 6. train
@@ -105,6 +108,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
             if first_step < config.trainer.max_steps:
                 with stop.giving_back(), explained(module):
                     trainer.fit(module, datamodule=data)
+        except PreflightDone:
+            return 0
         finally:
             progress.close()
 

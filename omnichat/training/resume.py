@@ -17,7 +17,7 @@ from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
 
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
-FREE_SECTIONS = ("run_name", "resume", "threads", "logger", "evaluation")
+FREE_SECTIONS = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")
 FIXED_TRAINER_KEYS = ("dialogues_per_step", "tokens_per_step")
 
 

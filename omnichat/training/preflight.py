@@ -1,0 +1,149 @@
+"""Before the first step: what would end the run hours later is found now, and the hours are estimated."""
+
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
+
+from omnichat.audio import SAMPLE_RATE
+from omnichat.batch import Example, PackedBatch, pack
+from omnichat.checkpoint import trainable
+from omnichat.data.module import DialogueModule
+from omnichat.models.omnichat import to_device
+from omnichat.training.guard import TrainingError
+from omnichat.training.module import OmniChatModule
+
+COPIES = 3  # a checkpoint holds a weight and AdamW's two moments of it
+AT_ONCE = 2  # checkpoints on the disk while one is written beside the other
+BYTES = 4  # float32
+
+
+class PreflightDone(Exception):
+    """`preflight=only`: everything was looked at, nothing is to be trained."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Forward and backward of the largest micro-batch: its tokens, the seconds, the device's peak in bytes."""
+
+    tokens: int
+    seconds: float
+    peak: int | None
+
+
+class Preflight(pl.Callback):
+    """Looks at versions, disk, memory and time when everything is in its place and nothing is trained yet.
+
+    The weights, the moments and the random state of every step stay as they are.
+
+    Args:
+        data: of the run.
+        run_dir: where checkpoints will be written.
+        only: end here, with `PreflightDone`.
+
+    Raises:
+        TrainingError: the disk cannot hold two checkpoints.
+    """
+
+    def __init__(self, data: DialogueModule, run_dir: Path, only: bool) -> None:
+        self.data, self.run_dir, self.only = data, run_dir, only
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print what was found."""
+        assert isinstance(pl_module, OmniChatModule)
+        lines = [_versions(trainer), self._disk(pl_module)]
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            lines.append("largest micro-batch: not tried, DeepSpeed would take its gradients for the first step's")
+        else:
+            batch = to_device(pack(largest(self.data, trainer)), pl_module.device)
+            trial = try_out(pl_module, batch)
+            lines += [_tried(batch, trial), self._hours(trainer, trial)]
+        if trainer.is_global_zero:
+            print("\n  ".join(["preflight", *lines]), flush=True)
+        if self.only:
+            raise PreflightDone
+
+    def _disk(self, module: OmniChatModule) -> str:
+        size = COPIES * BYTES * sum(parameter.numel() for parameter in trainable(module.model).values())
+        free = shutil.disk_usage(self.run_dir).free
+        if free < AT_ONCE * size:
+            raise TrainingError(
+                f"{self.run_dir}: a checkpoint takes {_bytes(size)} and {AT_ONCE} must fit, but {_bytes(free)} are "
+                "free; free disk space, or train on another disk with hydra.run.dir=FOLDER"
+            )
+        return f"disk: a checkpoint takes {_bytes(size)}, {_bytes(free)} are free"
+
+    def _hours(self, trainer: pl.Trainer, trial: Trial) -> str:
+        steps, first = trainer.max_steps, self.data.start_step
+        drawn = range(self.data.steps.start(first), self.data.steps.start(steps))
+        # The stream may be long; a part of it tells the mean.
+        sample = range(drawn.start, min(drawn.stop, drawn.start + 100_000))
+        tokens = float(self.data.dataset.lengths(sample).mean()) * len(drawn)
+        shares = self.data.dataset.shares(drawn.stop)
+        hours = sum(one.seconds for one in shares.drawn.values()) / 3600
+        per_rank = tokens / trainer.world_size
+        estimate = per_rank / trial.tokens * trial.seconds / 3600
+        return (
+            f"the run: steps {first + 1:,} to {steps:,}, {len(drawn):,} dialogues, {tokens:,.0f} tokens, "
+            f"{hours:,.2f} h heard; about {estimate:,.2f} h at this speed (estimated from the micro-batch above, without validation)"
+        )
+
+
+def largest(data: DialogueModule, trainer: pl.Trainer) -> list[Example]:
+    """The largest micro-batch that a rank can get: as many of the longest dialogues as it may hold."""
+    parts = trainer.world_size * trainer.accumulate_grad_batches
+    longest = data.dataset.longest(data.steps.dialogues or 10_000)
+    if data.steps.dialogues is not None:
+        return longest[: -(-data.steps.dialogues // parts)]
+    budget = (data.steps.tokens or 0) / parts
+    sizes = np.cumsum([len(example.tokens.ids) for example in longest])
+    return longest[: max(1, int(np.searchsorted(sizes, budget, side="right")))]
+
+
+def try_out(module: OmniChatModule, batch: PackedBatch) -> Trial:
+    """Forward and backward, twice: the second time without what only the first call has to do."""
+    device, seconds = module.device, 0.0
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(2):
+        started = perf_counter()
+        with module.trainer.precision_plugin.train_step_context():
+            loss = module.model(batch).total / max(1, batch.num_targets)
+        loss.backward()
+        module.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = perf_counter() - started
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return Trial(len(batch.ids), seconds, peak)
+
+
+def _versions(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "lightning", "transformers", "peft"))
+    return f"{trainer.world_size} x {name}; python {platform.python_version()}, {versions}"
+
+
+def _tried(batch: PackedBatch, trial: Trial) -> str:
+    longest = max(batch.wave_lengths.tolist(), default=0) / SAMPLE_RATE
+    peak = f", peak {_bytes(trial.peak)}" if trial.peak is not None else ""
+    return (
+        f"largest micro-batch: {len(batch.dialogue_ids)} dialogues, {trial.tokens:,} tokens, {len(batch.wave_lengths)} "
+        f"clips of at most {longest:.1f} s; forward and backward {trial.seconds:.2f} s{peak}"
+    )
+
+
+def _bytes(count: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count //= 1024
+    return f"{count:,.0f} GiB"
