@@ -92,7 +92,8 @@ class Preflight(pl.Callback):
         estimate = per_rank / trial.tokens * trial.seconds / 3600
         return (
             f"the run: steps {first + 1:,} to {steps:,}, {len(drawn):,} dialogues, {tokens:,.0f} tokens, "
-            f"{hours:,.2f} h heard; about {estimate:,.2f} h at this speed (estimated from the micro-batch above, without validation)"
+            f"{hours:,.2f} h heard; about {estimate:,.2f} h at this speed (estimated from the micro-batch above, "
+            "without validation)"
         )
 
 
