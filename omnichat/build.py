@@ -98,12 +98,16 @@ def build_encoders(config: RunConfig) -> dict[str, Encoder]:
 
     Half of it is whole here: autocast would normalise and add in float32, at twice the memory traffic.
     """
-    options = encoder_options(config)
-    dtype = torch.float32 if config.trainer.precision == "32-true" else torch.bfloat16
+    options, dtype = encoder_options(config), encoder_dtype(config)
     return {
         name: load_encoder(name, locate(path), **options[name]).in_dtype(dtype)
         for name, path in expert_checkpoints(config).items()
     }
+
+
+def encoder_dtype(config: RunConfig) -> torch.dtype:
+    """What the experts compute in; the spectrograms before them are float32 in any case."""
+    return torch.float32 if config.trainer.precision == "32-true" else torch.bfloat16
 
 
 def encoder_options(config: RunConfig) -> dict[str, dict[str, str]]:

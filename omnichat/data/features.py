@@ -44,7 +44,7 @@ class FeatureKey:
         expert: its name.
         checkpoint_sha256: of its weights, which decide its width too.
         dtype: of the frames on disk.
-        precision: Lightning's name for what the expert is run in; a cache stands in for a live run of that precision.
+        precision: what the expert computed in, `float32` or `bfloat16`; a cache stands in for live frames of that.
         options: what else it was made with (Whisper's context, BEATs' layout).
         code_version: of the code that computes frames.
     """
@@ -52,7 +52,7 @@ class FeatureKey:
     expert: str
     checkpoint_sha256: str
     dtype: FeatureDtype = "bfloat16"
-    precision: str = "32-true"
+    precision: str = "float32"
     options: Mapping[str, str] = field(default_factory=dict)
     code_version: int = CODE_VERSION
 

@@ -163,6 +163,8 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
         # Lightning's own requeue saves inside the signal handler (its issue 21406).
         plugins=[SLURMEnvironment(auto_requeue=False)] if in_slurm() and SLURMEnvironment.detect() else None,
     )
+    # bf16-true and DeepSpeed would round waveforms to 8 bits, as no other run hears them; the experts cast themselves.
+    trainer.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
     trainer.accumulate_grad_batches = accumulation = _accumulation(settings, trainer.world_size)
     loop = trainer.fit_loop.epoch_loop
     trainer.val_check_interval = settings.validate_every * accumulation if validated else 1.0

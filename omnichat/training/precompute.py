@@ -19,7 +19,6 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from lightning.pytorch.plugins import HalfPrecision, MixedPrecision, Precision
 from numpy.typing import NDArray
 
 from omnichat import build
@@ -90,54 +89,38 @@ def precompute(config: RunConfig, share: Share = Share()) -> None:
 
 def feature_keys(config: RunConfig) -> dict[str, FeatureKey]:
     """What the frames of each expert of a run depend on; its weights are hashed, not loaded."""
-    options = build.encoder_options(config)
+    options, precision = build.encoder_options(config), str(build.encoder_dtype(config)).removeprefix("torch.")
     return {
-        name: FeatureKey(name, file_sha256(locate(path)), precision=_precision(config), options=options[name])
+        name: FeatureKey(name, file_sha256(locate(path)), precision=precision, options=options[name])
         for name, path in build.expert_checkpoints(config).items()
     }
 
 
 def encode(
-    waves: Sequence[NDArray[np.float32]], encoders: Mapping[str, Encoder], precision: Precision, device: torch.device
+    waves: Sequence[NDArray[np.float32]], encoders: Mapping[str, Encoder], device: torch.device
 ) -> dict[str, list[NDArray[np.float32]]]:
-    """For each expert the frames (N, D) of each wave, computed as a training step of that precision computes them."""
+    """For each expert the frames (N, D) of each wave, as a training step computes them with these neighbours."""
     lengths = torch.tensor([len(wave) for wave in waves])
     padded = torch.zeros(len(waves), int(lengths.max()))
     for row, wave in zip(padded, waves, strict=True):
         row[: len(wave)] = torch.from_numpy(wave)
-    padded, lengths = precision.convert_input(padded.to(device)), lengths.to(device)
-    encoded = {}
-    with torch.inference_mode(), precision.forward_context():
+    padded, encoded = padded.to(device), {}
+    with torch.inference_mode():
         for name, encoder in encoders.items():
-            frames, counts = encoder(padded, lengths)
+            frames, counts = encoder.encode(padded, lengths.tolist())
             found = frames.float().cpu().numpy()
             encoded[name] = [row[:count] for row, count in zip(found, counts.tolist(), strict=True)]
     return encoded
-
-
-def precision_of(config: RunConfig, device: torch.device) -> Precision:
-    """The plugin that Lightning trains with: the experts are run here as it runs them there."""
-    if (name := _precision(config)) == "bf16-mixed":
-        return MixedPrecision("bf16-mixed", device.type)
-    return HalfPrecision("bf16-true") if name == "bf16-true" else Precision()
-
-
-def _precision(config: RunConfig) -> str:
-    """What the experts compute in. DeepSpeed casts the whole model where Lightning's own would cast each product."""
-    settings = config.trainer
-    cast = settings.strategy.startswith("deepspeed") and settings.precision != "32-true"
-    return "bf16-true" if cast else settings.precision
 
 
 def _encode_batches(
     batches: Sequence[list[Clip]], config: RunConfig, root: Path, keys: Mapping[str, FeatureKey], share: Share
 ) -> None:
     device = _device(config, share)
-    encoders, precision = build.build_encoders(config), precision_of(config, device)
+    encoders = {name: encoder.to(device) for name, encoder in build.build_encoders(config).items()}
     _announce(batches, encoders, root, share, device)
     for name, encoder in encoders.items():
         assert dict(encoder.options) == dict(keys[name].options), "its frames would go under another's key"
-        precision.convert_module(encoder.to(device))
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(FeatureWriter(root, key, encoders[name].dim)) for name, key in keys.items()
@@ -146,7 +129,7 @@ def _encode_batches(
             print(f"{dropped} shard(s) that a stopped process had not finished are made again", flush=True)
         for clips, waves in decoded(batches, config.data.num_workers):
             names = [(digest, clip.ref.path) for clip in clips for digest in clip.digests]
-            for expert, frames in encode(waves, encoders, precision, device).items():
+            for expert, frames in encode(waves, encoders, device).items():
                 for (digest, path), piece in zip(names, frames, strict=True):
                     writers[expert].add(digest, piece, path)
 

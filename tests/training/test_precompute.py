@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from omnichat import build
+from omnichat.audio import load_audio
 from omnichat.batch import PackedBatch
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.features import FeatureReader
@@ -90,11 +91,11 @@ def test_cached_is_live(made: RunConfig, tmp_path: Path, precision: str, monkeyp
         for name, (values, counts) in frames.items()
     }
 
-    experts, plugin = build.build_encoders(config), precompute.precision_of(config, CPU)
-    for encoder in experts.values():
-        plugin.convert_module(encoder)
-    waves = [wave[:length].float().numpy() for wave, length in zip(batch.waves, batch.wave_lengths, strict=True)]
-    for name, found in precompute.encode(waves, experts, plugin, CPU).items():
+    assert batch.waves.dtype == torch.float32  # Lightning's bf16-true would round them to 8 bits
+    waves = [wave[:length].numpy() for wave, length in zip(batch.waves, batch.num_samples, strict=True)]
+    heard_waves = [load_audio(ref) for ref in heard_refs(config, batch.dialogue_ids)]
+    assert all(np.array_equal(wave, expected) for wave, expected in zip(waves, heard_waves, strict=True))
+    for name, found in precompute.encode(waves, build.build_encoders(config), CPU).items():
         for row, values in zip(expected[name], found, strict=True):
             assert torch.from_numpy(values).bfloat16().equal(row), name
 
@@ -258,17 +259,12 @@ def test_torchrun_and_shard_name_the_part() -> None:
             precompute._share([wrong], {})
 
 
-def test_the_key_names_the_precision_that_the_experts_run_in(made: RunConfig) -> None:
-    """Frames of another precision are other frames; DeepSpeed casts the experts' weights even in bf16-mixed."""
-
-    def precision(name: str, strategy: str) -> str:
-        settings = made.trainer.model_copy(update={"precision": name, "strategy": strategy})
-        return feature_keys(made.model_copy(update={"trainer": settings}))["beats"].precision
-
-    assert precision("32-true", "ddp") == "32-true"
-    assert precision("bf16-mixed", "ddp") == "bf16-mixed"
-    assert precision("bf16-true", "ddp") == "bf16-true"
-    assert precision("bf16-mixed", "deepspeed_stage_2") == "bf16-true"
+def test_the_key_names_what_the_experts_compute_in(made: RunConfig) -> None:
+    """Frames of another precision are other frames."""
+    for trainer, experts in (("32-true", "float32"), ("bf16-mixed", "bfloat16"), ("bf16-true", "bfloat16")):
+        config = with_precision(made, trainer)
+        assert feature_keys(config)["beats"].precision == experts
+        assert str(next(build.build_encoders(config)["beats"].parameters()).dtype) == f"torch.{experts}"
 
 
 def test_what_cannot_be_kept_is_refused_all_at_once() -> None:
