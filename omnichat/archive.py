@@ -5,6 +5,7 @@ link, no device, no name twice, no more bytes than the limits allow. Modes, owne
 archive without its end mark is refused too: Python's `tarfile` takes a broken header for the end, in silence.
 """
 
+import errno
 import lzma
 import os
 import shutil
@@ -93,8 +94,9 @@ def _naming(archive: Path) -> Iterator[None]:
     except DataError as error:
         raise error.at(str(archive)) from None
     except OSError as error:
-        # gzip and bz2 report broken data as OSError without a number
-        reason, cure = ("disk", "make room, or rename it") if error.errno else ("unreadable", "download it again")
+        # gzip and bz2 report broken data as OSError without a number; a broken directory leads before the start
+        broken_data = error.errno in (None, errno.EINVAL)
+        reason, cure = ("unreadable", "download it again") if broken_data else ("disk", "make room, or rename it")
         raise DataError(reason, f"cannot be unpacked ({error}); {cure}", str(archive)) from None
     except (*broken, ValueError, RuntimeError) as error:
         message = f"is broken or cut off ({type(error).__name__}: {error}); download it again"
@@ -209,12 +211,17 @@ def _unpack_tar(archive: Path, target: _Target) -> None:
             else:
                 raise DataError("archive_device", "is neither a file nor a folder", shown(member.name))
         assert tar.fileobj is not None, "an open archive has a file"
-        if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise DataError("unreadable", "goes on after its end mark, where nothing would be read; pack it again")
+        while rest := tar.fileobj.read(_BLOCK):  # to the end, where gzip and its like keep their checksums
+            if rest.strip(b"\0"):
+                raise DataError("unreadable", "goes on after its end mark, where nothing would be read; pack it again")
 
 
 def _unpack_zip(archive: Path, target: _Target) -> None:
     with zipfile.ZipFile(archive) as packed:
+        counted = _zip_members(archive)
+        if counted is not None and counted % 2**16 != len(packed.infolist()) % 2**16:  # old tools count to 65,535
+            message = f"lists {len(packed.infolist())} members, its end mark counts {counted}; download it again"
+            raise DataError("unreadable", message)
         for member in packed.infolist():
             name = member.orig_filename  # as it stands there; `filename` ends at a zero
             kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == 3 else 0
@@ -229,3 +236,16 @@ def _unpack_zip(archive: Path, target: _Target) -> None:
                 continue
             with packed.open(member) as content:
                 target.file(name, content)
+
+
+def _zip_members(archive: Path) -> int | None:
+    """Members by the end mark of a zip (APPNOTE.TXT 4.3.14, 4.3.16), which `zipfile` does not compare with its list."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - 2**17))  # the mark, and a comment of up to 64 KiB
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    if count < 2**16 - 1:
+        return count
+    long = tail.rfind(b"PK\x06\x06", 0, end)
+    return int.from_bytes(tail[long + 32 : long + 40], "little") if long >= 0 else None

@@ -3,6 +3,7 @@
 import gzip
 import io
 import random
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -123,6 +124,25 @@ def wrong_checksum(folder: Path) -> Path:
     return path
 
 
+def lost_member(folder: Path) -> Path:
+    """The directory of a zip is one entry shorter than its end mark says."""
+    path = zipped(folder / "x.zip", ("a", b"1", 0o100644), ("b", b"2", 0o100644))
+    content = bytearray(path.read_bytes())
+    end, last = content.rindex(b"PK\x05\x06"), content.rindex(b"PK\x01\x02")
+    size = struct.unpack_from("<I", content, end + 12)[0] - (end - last)
+    content[end + 12 : end + 16] = struct.pack("<I", size)
+    path.write_bytes(content[:last] + content[end:])
+    return path
+
+
+def wrong_sum_of_gzip(folder: Path) -> Path:
+    path = tar(folder / "x.tar.gz", ("a", b"1", {}), mode="w:gz")
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    return path
+
+
 def lying_size(folder: Path) -> Path:
     """The directory says one byte, the data unpack to a megabyte."""
     path = zipped(folder / "x.zip", ("a", bytes(2**20), 0o100644))
@@ -177,6 +197,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "broken header in the middle": (broken_header, "unreadable"),
     "more after the end mark": (two_in_one, "unreadable"),
     "wrong checksum": (wrong_checksum, "unreadable"),
+    "wrong checksum after the end mark": (wrong_sum_of_gzip, "unreadable"),
+    "shorter directory than counted": (lost_member, "unreadable"),
 }
 
 
@@ -242,3 +264,32 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
         unpack(archive, tmp_path / "out")
     assert not is_archive(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.zip"])
+def test_damage_is_noticed_wherever_it_is(name: str, tmp_path: Path) -> None:
+    """300 archives with a few bytes changed, lost or added: the same files come out, or one named error and none."""
+    files = {"a/1.txt": b"hello " * 50, "a/b/2.txt": bytes(range(256)) * 3, "c.txt": b"x"}
+    (tmp_path / "in").mkdir()
+    if name.endswith("zip"):
+        archive = zipped(tmp_path / "in" / name, *((key, value, 0o100644) for key, value in files.items()))
+    else:
+        archive = tar(tmp_path / "in" / name, *((key, value, {}) for key, value in files.items()), mode="w:gz")
+    sound, draw, refused = archive.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        content = bytearray(sound)
+        for _ in range(draw.choice([1, 1, 3])):
+            at, kind = draw.randrange(len(content)), draw.random()
+            content[at : at + (1 if kind < 0.6 else 20 if kind < 0.8 else 0)] = draw.randbytes(1 if kind < 0.6 else 0)
+        archive.write_bytes(content)
+        try:
+            unpack(archive, tmp_path / "out", Limits(size=10**6, members=100))
+        except DataError:
+            refused += 1
+        else:
+            out = tmp_path / "out"
+            found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+            assert found == files
+            shutil.rmtree(out)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert refused > 200
