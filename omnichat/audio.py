@@ -75,7 +75,8 @@ def stored_samples(ref: AudioRef) -> int:
     Raises:
         DataError: see `load_audio`.
     """
-    return _at_16k(*_header(ref))
+    frames, rate = _header(ref)
+    return _at_16k(frames, rate)
 
 
 def load_audio(ref: AudioRef) -> NDArray[np.float32]:
@@ -152,7 +153,7 @@ def decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
     """(stop - first,) file samples at the file's own rate, channels averaged or one of them taken.
 
     Raises:
-        DataError: `unreadable`, `truncated`, `not_finite` or `no_channel`.
+        DataError: `unreadable`, `truncated` or `not_finite`.
     """
     import soundfile
 
@@ -168,9 +169,6 @@ def decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
     if not np.isfinite(samples).all():
         raise DataError("not_finite", "holds NaN or infinite samples; render the file again", path)
     if ref.channel is not None:
-        if ref.channel >= samples.shape[1]:
-            message = f"channel {ref.channel} is asked for, the file has {samples.shape[1]} (counted from 0)"
-            raise DataError("no_channel", message, path)
         samples = samples[:, ref.channel, None]
     wave: NDArray[np.float32] = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     return wave
@@ -191,7 +189,12 @@ def _header(ref: AudioRef) -> tuple[int, int]:
         raise DataError("no_file", "no such audio file; check the store's root and the manifest's path", path)
     if ref.size and ref.offset + ref.size > status.st_size:
         raise _cut_short(ref)
-    return _read_header(AudioRef(path, 0, offset=ref.offset, size=ref.size), status.st_size, status.st_mtime_ns)
+    whole = AudioRef(path, 0, offset=ref.offset, size=ref.size)
+    frames, rate, channels = _read_header(whole, status.st_size, status.st_mtime_ns)
+    if ref.channel is not None and ref.channel >= channels:
+        message = f"channel {ref.channel} is asked for, the file has {channels} (counted from 0); correct the manifest"
+        raise DataError("no_channel", message, path)
+    return frames, rate
 
 
 def _wav_data(path: str) -> tuple[int, int]:
@@ -209,26 +212,26 @@ def _wav_data(path: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=65_536)
-def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int]:
+def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int, int]:
     import soundfile
 
     # Size and time of change are part of the key: a file that was replaced is read again.
     path = ref.path
     try:
-        if ref.size:
-            with open(path, "rb", buffering=0) as file:
-                info = soundfile.info(_Part(file, ref.offset, ref.size))
-        else:
-            info = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise DataError("unreadable", f"not an audio file that libsndfile reads ({error})", path) from None
+        with open(path, "rb", buffering=0) as file:  # of a file that may not be read, libsndfile says "System error."
+            info = soundfile.info(_Part(file, ref.offset, ref.size) if ref.size else path)
+    except OSError as error:
+        raise DataError("unreadable", f"cannot be opened ({error.strerror}); correct its permissions", path) from None
+    except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
+        message = f"not an audio file that libsndfile reads ({error}); convert it to WAV or FLAC"
+        raise DataError("unreadable", message, path) from None
     if info.frames == 0:
-        raise DataError("empty", "holds no samples", path)
+        raise DataError("empty", "holds no samples; render the file again, or leave the turn out", path)
     if info.channels > MAX_CHANNELS:
         raise DataError("too_many_channels", f"{info.channels} channels; at most {MAX_CHANNELS} are averaged", path)
     if info.samplerate < 1_000 or info.samplerate > 768_000:
         raise DataError("unreadable", f"a sample rate of {info.samplerate} Hz is not plausible", path)
-    return info.frames, info.samplerate
+    return info.frames, info.samplerate, info.channels
 
 
 class _Part(io.RawIOBase):

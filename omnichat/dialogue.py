@@ -6,7 +6,7 @@ Standard library only, so that every other module, and every tool, can import it
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -31,24 +31,54 @@ STYLE_FIELDS = tuple(STYLE_VALUES)
 Role = Literal["user", "assistant"]
 ROLES: tuple[Role, ...] = ("user", "assistant")
 
+# A URL, a drive or share of Windows, or a step up in its spelling.
+_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:|[A-Za-z]:[\\/]|\\|(.*[\\/])?\.\.\\", re.DOTALL)
+MAX_LINE = 8 * 2**20  # characters of a JSONL line, ours: a thousand turns make 1 MB; beyond, line ends are missing
 MAX_SAMPLES = 2**31  # 37 h at 16 kHz: a count beyond is a mistake, and would exhaust the memory
 
 
 class DataError(ValueError):
-    """Data that cannot be used. `reason` is a stable code; the message says what, where and how to mend it."""
+    """Data that cannot be used. `reason` is a stable code; the message says what, where and how to mend it.
 
-    def __init__(self, reason: str, message: str, where: str = "") -> None:
+    `others` are the further faults of the same dialogue: whoever lists faults lists them too.
+    """
+
+    def __init__(self, reason: str, message: str, where: str = "", others: Iterable["DataError"] = ()) -> None:
         super().__init__(f"{where}: {message} [{reason}]" if where else f"{message} [{reason}]")
         self.reason = reason
         self.message = message
         self.where = where
+        self.others = tuple(others)
 
     def at(self, where: str) -> "DataError":
         """The same fault with an outer place in front: `train.jsonl:3` + `turn 2` -> `train.jsonl:3: turn 2`."""
-        return DataError(self.reason, self.message, f"{where}: {self.where}" if self.where else where)
+        place = f"{where}: {self.where}" if self.where else where
+        return DataError(self.reason, self.message, place, [other.at(where) for other in self.others])
 
-    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str, str]]:
-        return DataError, (self.reason, self.message, self.where)  # data workers send it between processes
+    def all(self) -> list["DataError"]:
+        """This fault and the others of the same dialogue."""
+        return [self, *self.others]
+
+    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str, str, tuple["DataError", ...]]]:
+        # Data workers send it between processes.
+        return DataError, (self.reason, self.message, self.where, self.others)
+
+
+def raise_together(faults: Sequence[DataError]) -> None:
+    """Raise the first of the faults, with the others in tow; nothing where there are none.
+
+    Raises:
+        DataError: the first.
+    """
+    if faults:
+        first = faults[0]
+        raise DataError(first.reason, first.message, first.where, faults[1:])
+
+
+def shown(value: Any, limit: int = 120) -> str:
+    """A value from a file as a message shows it: on one line, and a long one without its middle."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +95,16 @@ class Style:
     pitch: str | None = None
 
     def __post_init__(self) -> None:
+        wrong = []
         for name, allowed in STYLE_VALUES.items():
             value = getattr(self, name)
             if value is None or value in allowed:
                 continue
-            close = get_close_matches(str(value).lower(), allowed, n=1)
+            close = get_close_matches(str(value).lower()[:100], allowed, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise DataError("unknown_style", f"{name} {value!r} is not one of {', '.join(allowed)}{hint}")
+            wrong.append(f"{name} {shown(value)} is not one of {', '.join(allowed)}{hint}")
+        if wrong:
+            raise DataError("unknown_style", "; ".join(wrong))
 
     def known(self) -> dict[str, str]:
         """The fields that are known, in the order of `STYLE_FIELDS`."""
@@ -141,30 +174,43 @@ class Reply:
 
 
 def check_dialogue(dialogue: Dialogue) -> None:
-    """Raise a `DataError` that names the turn if the dialogue cannot be trained on.
+    """Raise a `DataError` that names the turn if the dialogue cannot be trained on; what else is wrong is in tow.
+
+    Several turns of one role in a row are allowed, and so is an assistant turn that opens the dialogue.
 
     Raises:
-        DataError: `no_turns`, `unknown_role`, `empty_text`, `no_assistant_turn`, `last_turn_not_assistant` or
-            `no_user_turn`.
+        DataError: `no_turns`, `unknown_role`, `empty_text`, `bad_encoding`, `no_assistant_turn`,
+            `last_turn_not_assistant` or `no_user_turn`.
     """
-    where = f"dialogue {dialogue.id!r}"
+    where = f"dialogue {shown(dialogue.id)}"
     if not dialogue.turns:
         raise DataError("no_turns", "has no turns", where)
-    for number, turn in enumerate(dialogue.turns):
-        if turn.role not in ROLES:
-            raise DataError("unknown_role", f"role {turn.role!r} is not one of {ROLES}", f"{where}: turn {number}")
-        if not turn.text.strip() and (turn.role == "assistant" or turn.audio is None):
-            needs = "words to be learnt" if turn.role == "assistant" else "audio or words"
-            raise DataError("empty_text", f"this {turn.role} turn needs {needs}", f"{where}: turn {number}")
+    faults = [fault.at(f"{where}: turn {n}") for n, turn in enumerate(dialogue.turns) if (fault := _turn_fault(turn))]
+    if "\0" in dialogue.id:
+        faults.append(DataError("bad_encoding", "its id holds a NUL character; write the id again", where))
     roles = [turn.role for turn in dialogue.turns]
-    if "assistant" not in roles:
+    if any(role not in ROLES for role in roles):
+        pass  # who speaks last is not known
+    elif "assistant" not in roles:
         message = "has no assistant turn, so nothing to learn; give one turn role 'assistant'"
-        raise DataError("no_assistant_turn", message, where)
-    if roles[-1] != "assistant":
+        faults.append(DataError("no_assistant_turn", message, where))
+    elif roles[-1] != "assistant":
         message = "must end in an assistant turn; drop the last user turn or swap roles"
-        raise DataError("last_turn_not_assistant", message, where)
-    if "user" not in roles:
-        raise DataError("no_user_turn", "has no user turn, so nothing to hear", where)
+        faults.append(DataError("last_turn_not_assistant", message, where))
+    elif "user" not in roles:
+        faults.append(DataError("no_user_turn", "has no user turn, so nothing to hear; add what was said", where))
+    raise_together(faults)
+
+
+def _turn_fault(turn: Turn) -> DataError | None:
+    if turn.role not in ROLES:
+        return DataError("unknown_role", f"role {shown(turn.role)} is not one of {', '.join(ROLES)}")
+    if not turn.text.strip() and (turn.role == "assistant" or turn.audio is None):
+        needs = "words to be learnt" if turn.role == "assistant" else "audio or words"
+        return DataError("empty_text", f"this {turn.role} turn needs {needs}; add them, or leave the turn out")
+    if "\0" in turn.text:
+        return DataError("bad_encoding", "its text holds a NUL character; write the text again")
+    return None
 
 
 def _turn_from(record: Any, root: Path | None) -> Turn:
@@ -172,19 +218,19 @@ def _turn_from(record: Any, root: Path | None) -> Turn:
         raise DataError("wrong_type", f"a turn must be an object, got {type(record).__name__}")
     unknown = sorted(set(record) - {"role", "text", "style", "audio", "meta"})
     if unknown:
-        message = f"unknown key(s) {', '.join(unknown)}; a turn has role, text, style, audio, meta"
+        message = f"unknown key(s) {_keys(unknown)}; a turn has role, text, style, audio, meta"
         raise DataError("unknown_key", message)
     style = record.get("style")
     style = {} if style is None else style
     if not isinstance(style, dict) or set(style) - set(STYLE_FIELDS):
-        message = f"style must be an object with keys among {', '.join(STYLE_FIELDS)}, got {style!r}"
+        message = f"style must be an object with keys among {', '.join(STYLE_FIELDS)}, got {shown(style)}"
         raise DataError("unknown_style", message)
     text = record.get("text", "")
     if not isinstance(text, str):
         raise DataError("wrong_type", f"text must be a string, got {type(text).__name__}")
     meta = record.get("meta", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
-        raise DataError("wrong_type", f"meta must be an object of strings, got {meta!r}")
+        raise DataError("wrong_type", f"meta must be an object of strings, got {shown(meta)}")
     return Turn(record.get("role", ""), text, Style(**style), _audio_from(record.get("audio"), root), meta)
 
 
@@ -193,30 +239,41 @@ def _audio_from(record: Any, root: Path | None) -> AudioRef | None:
         return None
     known = {"path", "num_samples", "start", "channel", "sha256"}
     if not isinstance(record, dict) or set(record) - known:
-        raise DataError("wrong_type", f"audio must be an object with {', '.join(sorted(known))} only, got {record!r}")
+        raise DataError(
+            "wrong_type", f"audio must be an object with {', '.join(sorted(known))} only, got {shown(record)}"
+        )
     path, channel, sha256 = record.get("path"), record.get("channel"), record.get("sha256", "")
     counts = {"num_samples": record.get("num_samples"), "start": record.get("start", 0)}
     if not isinstance(path, str) or not path or "\0" in path:
-        raise DataError("wrong_type", f"audio.path must be the path of a file, got {path!r}")
+        raise DataError("wrong_type", f"audio.path must be the path of a file, got {shown(path)}")
     for name, count in counts.items():
         if type(count) is not int or not 0 <= count < MAX_SAMPLES:
-            raise DataError("wrong_type", f"audio.{name} must be a count of samples at 16 kHz, got {count!r}")
+            raise DataError("wrong_type", f"audio.{name} must be a count of samples at 16 kHz, got {shown(count)}")
     if channel is not None and (type(channel) is not int or channel < 0):
-        raise DataError("wrong_type", f"audio.channel must be the number of a channel from 0, got {channel!r}")
+        raise DataError("wrong_type", f"audio.channel must be the number of a channel from 0, got {shown(channel)}")
     if not isinstance(sha256, str) or (sha256 and not re.fullmatch("[0-9a-f]{64}", sha256)):
         raise DataError("wrong_type", f"audio.sha256 must be 64 hexadecimal digits, got {sha256!r}")
     return AudioRef(path if root is None else inside(root, path), **counts, channel=channel, sha256=sha256)
+
+
+def _keys(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(name if name.isidentifier() else shown(name) for name in names[:5]) + more
 
 
 def inside(root: Path, path: str) -> str:
     """The path below `root`: a manifest speaks of files beside it; anything else is a mistake or an attack.
 
     Raises:
-        DataError: `path_outside_root`.
+        DataError: `path_outside_root`, for URLs and for Windows paths that lead elsewhere too.
     """
     target = os.path.join(root, path)
-    if os.path.isabs(path) or not os.path.realpath(target).startswith(_real_path(str(root)) + os.sep):
-        message = f"audio path {path!r} leaves the data folder {root}; copy the audio into it"
+    if (
+        os.path.isabs(path)
+        or _ELSEWHERE.match(path)
+        or not os.path.realpath(target).startswith(_real_path(str(root)) + os.sep)
+    ):
+        message = f"audio path {shown(path)} leaves the data folder {root}; copy the audio into it"
         raise DataError("path_outside_root", message)
     return target
 
@@ -226,37 +283,69 @@ def _real_path(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def dialogue_from_json(line: str, root: Path | None = None) -> Dialogue:
-    """One JSONL line as a checked `Dialogue`; audio paths are taken relative to `root`.
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Python would take the last of two values for one key, without a word."""
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(names) < 1_000 else ["..."]
+        raise DataError("duplicate_key", f"key(s) {_keys(twice)} twice in one object; keep one of them")
+    return record
+
+
+def _parsed(line: str) -> Any:
+    """The JSON of a line.
 
     Raises:
-        DataError: `bad_json`, `bad_encoding`, `wrong_type`, `unknown_key`, `unknown_style`, `path_outside_root` or what
-            `check_dialogue` finds.
+        DataError: `line_too_long`, `bad_json`, `bad_encoding` or `duplicate_key`.
     """
+    if len(line) > MAX_LINE:
+        raise too_long_line(len(line))
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_object)
         if "\\ud" in line.lower():  # JSON can spell half a surrogate pair, which no file or tokenizer takes
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise DataError("bad_encoding", "holds half a surrogate pair; write it as UTF-8 again") from None
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError("bad_json", f"not JSON: {error}") from None
+    return record
+
+
+def too_long_line(size: int) -> DataError:
+    """The fault of a line beyond `MAX_LINE`."""
+    message = f"the line has {size:,} characters, at most {MAX_LINE:,} are read; write one dialogue a line"
+    return DataError("line_too_long", message)
+
+
+def dialogue_from_json(line: str, root: Path | None = None) -> Dialogue:
+    """One JSONL line as a checked `Dialogue`; audio paths are taken relative to `root`.
+
+    Raises:
+        DataError: `line_too_long`, `bad_json`, `bad_encoding`, `duplicate_key`, `wrong_type`, `unknown_key`,
+            `unknown_style`, `path_outside_root` or what `check_dialogue` finds; the faults of other turns in tow.
+    """
+    record = _parsed(line)
     record = record if isinstance(record, dict) else {}
     if not isinstance(record.get("id"), str) or not isinstance(record.get("turns"), list):
         raise DataError("wrong_type", "a dialogue is an object with id (string) and turns (list)")
     unknown = sorted(set(record) - {"id", "turns", "source", "scene"})
     if unknown:
-        raise DataError("unknown_key", f"unknown key(s) {', '.join(unknown)}; a dialogue has id, turns, source, scene")
+        message = f"unknown key(s) {_keys(unknown)}; a dialogue has id, turns, source, scene"
+        raise DataError("unknown_key", message)
     scene, source = record.get("scene", {}), record.get("source", "")
     values = [source, *scene.values()] if isinstance(scene, dict) else [None]
     if not all(isinstance(value, str) for value in values):
         raise DataError("wrong_type", "source must be a string and scene an object of strings")
-    turns = []
+    turns, faults = [], []
     for number, turn in enumerate(record["turns"]):
         try:
             turns.append(_turn_from(turn, root))
         except DataError as error:
-            raise error.at(f"dialogue {record['id']!r}: turn {number}") from None
+            faults.append(error.at(f"dialogue {shown(record['id'])}: turn {number}"))
+    raise_together(faults)
     dialogue = Dialogue(record["id"], tuple(turns), source, scene)
     check_dialogue(dialogue)
     return dialogue

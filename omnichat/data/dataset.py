@@ -26,24 +26,40 @@ def make_example(
     generation: bool = False,
     source: str = "",
     index: int = -1,
+    place: str = "",
+    first_turn: int = 0,
 ) -> Example:
     """Render a dialogue and read its audio, or the cached features of it.
 
+    Args:
+        dialogue: to be rendered.
+        prompt: renders it.
+        features: cached features to read instead of audio.
+        generation: whether the example ends at the header of the last assistant turn.
+        source: of the mixture.
+        index: in its stream.
+        place: of the dialogue in its store, for errors.
+        first_turn: of the stored dialogue that is left in this one, for errors too.
+
     Raises:
-        DataError: what `Prompt.render`, `load_audio` or `FeatureReader.read` find, with the dialogue.
+        DataError: what `Prompt.render`, `load_audio` or `FeatureReader.read` find, with place, dialogue and turn.
     """
     tokens = prompt.render(dialogue, generation)
-    try:
-        if features is not None:
-            cached = tuple(piece for slot in tokens.slots for piece in features.read(slot.audio))
-            return Example(tokens, (), cached, dialogue.id, source, dialogue.scene, index)
-        waves = []
-        for slot in tokens.slots:
-            wave = load_audio(slot.audio)
-            waves += [wave[start : start + length] for start, length in pieces(len(wave))]
-    except DataError as error:
-        raise error.at(f"dialogue {dialogue.id!r}") from None
-    return Example(tokens, tuple(waves), None, dialogue.id, source, dialogue.scene, index)
+    cached: list[dict[str, NDArray[np.generic]]] = []
+    waves: list[NDArray[np.float32]] = []
+    for slot in tokens.slots:
+        try:
+            if features is not None:
+                cached += features.read(slot.audio)
+            else:
+                wave = load_audio(slot.audio)
+                waves += [wave[start : start + length] for start, length in pieces(len(wave))]
+        except DataError as error:
+            number = next(n for n, turn in enumerate(dialogue.turns, first_turn) if turn.audio is slot.audio)
+            where = f"{place}: " if place else ""
+            raise error.at(f"{where}dialogue {dialogue.id!r}: turn {number}") from None
+    kept = tuple(cached) if features is not None else None
+    return Example(tokens, tuple(waves), kept, dialogue.id, source, dialogue.scene, index)
 
 
 class StoreDataset:
@@ -82,8 +98,11 @@ class StoreDataset:
 
     def __getitem__(self, number: int) -> Example:
         """An example; its source is the corpus the dialogue names."""
-        dialogue = self.dialogue(number)
-        return make_example(dialogue, self.prompt, self.features, self.generation, dialogue.source)
+        dialogue, first = self.dialogue(number), int(self.first_turns[number])
+        place = self.store.place(int(self.rows[number]))
+        return make_example(
+            dialogue, self.prompt, self.features, self.generation, dialogue.source, place=place, first_turn=first
+        )
 
 
 class DialogueDataset:
@@ -194,8 +213,11 @@ class DialogueDataset:
 
     def _example(self, name: str, place: int, index: int = -1) -> Example:
         part = self.scans[name]
-        dialogue = without_oldest(part.store[int(part.rows[place])], int(part.first_turns[place]))
-        return make_example(dialogue, self.prompt, self.features, source=name, index=index)
+        row, first = int(part.rows[place]), int(part.first_turns[place])
+        dialogue, where = without_oldest(part.store[row], first), part.store.place(row)
+        return make_example(
+            dialogue, self.prompt, self.features, source=name, index=index, place=where, first_turn=first
+        )
 
     def _places(self, indices: range) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """The source of each of these consecutive indices, and its place in the columns of all scans."""

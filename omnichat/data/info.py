@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from omnichat.dialogue import DataError
+from omnichat.dialogue import DataError, shown
 
 INFO_FILE = "store.json"
 _SPLIT = re.compile(r"\w[\w.-]*")  # names files and folders
@@ -77,7 +77,7 @@ def read_info(folder: Path | str) -> StoreInfo:
         known = {item.name for item in fields(StoreInfo)}
         info = StoreInfo(**{key: record[key] for key in record if key in known}, shards=shards)
         _check(info)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DataError("bad_json", f"is not a store description ({error}); make the store again", str(path)) from None
     return info
 
@@ -90,11 +90,28 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _check(info: StoreInfo) -> None:
+    texts = (info.name, info.licence, info.source, info.engine)
+    if not all(isinstance(text, str) for text in texts) or not (info.seed is None or type(info.seed) is int):
+        raise ValueError("name, licence, source and engine are strings, seed is a number")
+    if not isinstance(info.splits, dict) or not all(_is_count(count) for count in info.splits.values()):
+        raise ValueError("splits says how many dialogues each split holds")
     if bad := [split for split in (*info.splits, *info.shards) if not _SPLIT.fullmatch(split)]:
-        raise ValueError(f"{bad[0]!r} is not the name of a split")
+        raise ValueError(f"{shown(bad[0])} is not the name of a split")
     for shard in (shard for shards in info.shards.values() for shard in shards):
-        counts = (shard.rows, shard.bytes)
-        if not isinstance(shard.file, str) or any(type(count) is not int or count < 0 for count in counts):
-            raise ValueError(f"{shard} is not a shard")
-        if Path(shard.file).is_absolute() or ".." in Path(shard.file).parts:
-            raise ValueError(f"{shard.file!r} leaves the store's folder")
+        if not isinstance(shard.file, str) or not isinstance(shard.sha256, str):
+            raise ValueError(f"{shown(shard)} is not a shard")
+        if not _is_count(shard.rows) or not _is_count(shard.bytes):
+            raise ValueError(f"{shown(shard)} is not a shard")
+        if not _below(shard.file):
+            raise ValueError(f"{shown(shard.file)} leaves the store's folder")
+    for split, shards in info.shards.items():
+        if info.splits.get(split) != sum(shard.rows for shard in shards):
+            raise ValueError(f"split {shown(split)} and its shards hold different numbers of dialogues")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _below(path: str) -> bool:
+    return bool(path) and "\0" not in path and not Path(path).is_absolute() and ".." not in Path(path).parts

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from omnichat.audio import SAMPLE_RATE, load_audio, stored_samples
+from omnichat.audio import SAMPLE_RATE
+from omnichat.data.faults import audio_faults, duplicate_id
 from omnichat.data.overlong import OVERLONG, Overlong, shorten
 from omnichat.data.store import Store
-from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue
+from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, raise_together
 from omnichat.prompt import Prompt, Tokens
 
 SHOWN = 20
@@ -61,15 +62,15 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     for row in range(len(store)):
         try:
             dialogue = store[row]
-            first = first_rows.setdefault(dialogue.id, row)
-            if first != row:
-                message = f"id {dialogue.id!r} is that of {store.place(first)} too; give each dialogue its own"
-                raise DataError("duplicate_id", message, store.place(row))
+            found = []
+            if (first := first_rows.setdefault(dialogue.id, row)) != row:
+                found.append(duplicate_id(dialogue.id, store.place(first)).at(store.place(row)))
             if prompt.input != "text":
-                _check_audio(dialogue, store.place(row), decode)
+                found += [fault.at(store.place(row)) for fault in audio_faults(dialogue, decode)]
+            raise_together(found)
             first_turn, tokens = _render(prompt, dialogue, store.place(row), overlong)
         except DataError as error:
-            (dropped if error.reason == "too_long" and overlong == "drop_dialogue" else faults).append(error)
+            (dropped if error.reason == "too_long" and overlong == "drop_dialogue" else faults).extend(error.all())
             continue
         seconds = sum(slot.audio.num_samples for slot in tokens.slots) / SAMPLE_RATE
         style_fields |= tokens.style_fields
@@ -100,32 +101,6 @@ def raise_faults(faults: Sequence[DataError]) -> None:
         lines = [str(fault) for fault in faults[:SHOWN]]
         lines += [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise DataError("bad_data", "\n  ".join([f"{len(faults)} faults in the data:", *lines]))
-
-
-def check_audio(ref: AudioRef, decode: bool = False) -> None:
-    """Raise what is wrong with a stretch of an audio file, by its header or by decoding it.
-
-    Raises:
-        DataError: see `omnichat.audio.load_audio`.
-    """
-    if decode:
-        load_audio(ref)
-        return
-    there = stored_samples(ref)
-    if ref.start + ref.num_samples > there + 2:  # resampling may round a length by a sample
-        message = (
-            f"{ref.num_samples} samples at 16 kHz from {ref.start} are asked for, the file holds {there}; copy it again"
-        )
-        raise DataError("truncated", message, ref.path)
-
-
-def _check_audio(dialogue: Dialogue, place: str, decode: bool) -> None:
-    for number, turn in enumerate(dialogue.turns):
-        if turn.role == "user" and turn.audio is not None:
-            try:
-                check_audio(turn.audio, decode)
-            except DataError as error:
-                raise error.at(f"{place}: dialogue {dialogue.id!r}: turn {number}") from None
 
 
 def _render(prompt: Prompt, dialogue: Dialogue, place: str, overlong: Overlong) -> tuple[int, Tokens]:

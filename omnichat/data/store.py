@@ -11,7 +11,7 @@ import numpy as np
 from omnichat.data.info import INFO_FILE, StoreInfo, read_info, write_info
 from omnichat.data.mapped import MappedShard
 from omnichat.data.shards import check_size
-from omnichat.dialogue import DataError, Dialogue, dialogue_from_json, write_dialogues
+from omnichat.dialogue import MAX_LINE, DataError, Dialogue, dialogue_from_json, too_long_line, write_dialogues
 
 # Rows read before the pages that they mapped are let go: around each place that is read, Linux maps what it has in its
 # cache, 64 kB (fault_around_bytes) or a large folio; that came to 3 MB for a row.
@@ -53,6 +53,10 @@ class Store:
         """Where a row is: `file:line`, or `shard: row N`, counted from 0 in the shard."""
         return self._rows.place(row)
 
+    def line(self, row: int) -> int:
+        """Number of a row's line in its file, from 1; in a split of shards the row itself."""
+        return int(self._rows.numbers[row]) if isinstance(self._rows, _Lines) else row
+
     def state(self) -> list[Any]:
         """What tells this content from any other, as JSON has it; audio files beside the store are not in it."""
         return self._rows.state()
@@ -86,14 +90,16 @@ class _Lines:
         if not offsets:
             raise DataError("empty_file", "holds no dialogue", str(path))
         self._spans = np.array([offsets, [*offsets[1:], offset]], dtype=np.int64).T
-        self._numbers = np.array(numbers, dtype=np.int64)
+        self.numbers = np.array(numbers, dtype=np.int64)
         self._sha256 = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, row: int) -> Dialogue:
-        start, stop = self._spans[row]
+        start, stop = self._spans[row].tolist()
+        if stop - start > MAX_LINE + len("\ufeff\r\n".encode()):  # a file without line ends is not read whole
+            raise too_long_line(stop - start)
         with self.path.open("rb") as lines:
             lines.seek(start)
             raw = lines.read(stop - start)
@@ -103,7 +109,7 @@ class _Lines:
             raise DataError("bad_encoding", "not UTF-8; convert the file") from None
 
     def place(self, row: int) -> str:
-        return f"{self.path}:{self._numbers[row]}"
+        return f"{self.path}:{self.numbers[row]}"
 
     def state(self) -> list[Any]:
         return [self._sha256]
