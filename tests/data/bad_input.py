@@ -4,10 +4,12 @@ A store has three dialogues on three lines; a case changes line 2 or what it poi
 is what user turns hear.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,13 @@ def sound_record(number: int) -> Record:
     return {"id": f"d{number}", "source": "tests", "scene": {"scenario": "x"}, "turns": turns}
 
 
+@lru_cache
+def _wav(seed: int) -> bytes:
+    encoded = io.BytesIO()
+    soundfile.write(encoded, speech(seed), RATE, format="WAV", subtype="PCM_16")
+    return encoded.getvalue()
+
+
 class Draft:
     """A store before it is written: its lines as records or bytes, its audio on disk."""
 
@@ -48,7 +57,7 @@ class Draft:
         (root / "audio").mkdir(parents=True)
         for number in (1, 2, 3):
             for place in (0, 1):
-                soundfile.write(root / f"audio/{number}-{place}.wav", speech(number), RATE, subtype="PCM_16")
+                (root / f"audio/{number}-{place}.wav").write_bytes(_wav(number))
 
     @property
     def record(self) -> Record:
