@@ -65,11 +65,7 @@ class DataError(ValueError):
 
 
 def raise_together(faults: Sequence[DataError]) -> None:
-    """Raise the first of the faults, with the others in tow; nothing where there are none.
-
-    Raises:
-        DataError: the first.
-    """
+    """Raise the first of the faults, with the others in tow; nothing where there are none."""
     if faults:
         first = faults[0]
         raise DataError(first.reason, first.message, first.where, faults[1:])
@@ -268,11 +264,8 @@ def inside(root: Path, path: str) -> str:
         DataError: `path_outside_root`, for URLs and for Windows paths that lead elsewhere too.
     """
     target = os.path.join(root, path)
-    if (
-        os.path.isabs(path)
-        or _ELSEWHERE.match(path)
-        or not os.path.realpath(target).startswith(_real_path(str(root)) + os.sep)
-    ):
+    below = os.path.realpath(target).startswith(_real_path(str(root)) + os.sep)
+    if os.path.isabs(path) or _ELSEWHERE.match(path) or not below:
         message = f"audio path {shown(path)} leaves the data folder {root}; copy the audio into it"
         raise DataError("path_outside_root", message)
     return target
@@ -294,11 +287,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parsed(line: str) -> Any:
-    """The JSON of a line.
-
-    Raises:
-        DataError: `line_too_long`, `bad_json`, `bad_encoding` or `duplicate_key`.
-    """
+    """The JSON of a line, or a `DataError` that says why there is none."""
     if len(line) > MAX_LINE:
         raise too_long_line(len(line))
     try:

@@ -50,7 +50,7 @@ def test_a_data_error_in_a_worker_arrives_as_itself(stream: DialogueDataset, num
     broken = stream[5].tokens.slots[0].audio.path
     Path(broken).unlink()
     arrived: list[PackedBatch] = []
-    with pytest.raises(DataError, match=r"^dialogue .*\[no_file\]$") as caught:
+    with pytest.raises(DataError, match=r"^.*/train\.jsonl:\d+: dialogue .*: turn \d: .*\[no_file\]$") as caught:
         arrived.extend(make_loader(batches, range(10), num_workers))
     assert caught.value.reason == "no_file"
     assert broken in str(caught.value)

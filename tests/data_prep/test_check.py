@@ -1,4 +1,4 @@
-"""`python -m data_prep.check`: exit codes, one line a fault, the table, the JSON; the same with any number of processes."""
+"""`python -m data_prep.check`: exit codes, one line a fault, the table, the JSON; the same with one worker or two."""
 
 import json
 import subprocess
