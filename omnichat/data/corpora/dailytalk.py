@@ -60,7 +60,7 @@ def parts(source: Path) -> list[Part]:
                 raise error.at(str(path)) from None
             reason = "bad_json" if path.suffix == ".json" else "bad_layout"
             raise DataError(reason, f"cannot be read ({error}); fetch it again", str(path)) from None
-    scripts = shared_scripts({number: [str(one["text"]) for one in spoken] for number, spoken in dialogues.items()})
+    scripts = shared_scripts({number: [str(one.get("text")) for one in spoken] for number, spoken in dialogues.items()})
     folder = root / "data" if (root / "data").is_dir() else None
     order = sorted(dialogues)
     runs = [order[start : start + _PART] for start in range(0, len(order), _PART)]

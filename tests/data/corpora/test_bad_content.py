@@ -13,6 +13,8 @@ import pytest
 from omnichat.data.corpora import (
     af_dialogue,
     cped,
+    dailytalk,
+    deepdialogue,
     echat_200k,
     emotiontalk,
     expresso,
@@ -20,7 +22,11 @@ from omnichat.data.corpora import (
     interactspeech,
     lp_musicdialog,
     meld,
+    sharechat,
+    sharechat_demo,
     spokenwoz,
+    styletalk,
+    table,
 )
 from omnichat.data.corpora.reading import Corpus
 from omnichat.dialogue import DataError, check_dialogue, dialogue_from_json, dialogue_to_json
@@ -28,6 +34,8 @@ from tests.corpora import read
 from tests.data.corpora import (
     test_af_dialogue,
     test_cped,
+    test_dailytalk,
+    test_deepdialogue,
     test_echat_200k,
     test_emotiontalk,
     test_expresso,
@@ -35,7 +43,11 @@ from tests.data.corpora import (
     test_interactspeech,
     test_lp_musicdialog,
     test_meld,
+    test_sharechat,
+    test_sharechat_demo,
     test_spokenwoz,
+    test_styletalk,
+    test_table,
 )
 
 ODD: list[Any] = [None, True, -1, 1.5, 10**30, float("nan"), "", "x", "\ud800", "\0", "../../x", [], {}, [[]], {"a": []}]
@@ -64,6 +76,11 @@ def _lp_musicdialog(folder: Path) -> None:
 CORPORA: dict[str, tuple[Corpus, Callable[[Path], object]]] = {
     "af_dialogue": (af_dialogue.CORPUS, _af_dialogue),
     "cped": (cped.CORPUS, _cped),
+    "dailytalk": (
+        dailytalk.CORPUS,
+        lambda folder: test_dailytalk.release(folder, {1: test_dailytalk.spoken(2), 2: test_dailytalk.spoken(3)}),
+    ),
+    "deepdialogue": (deepdialogue.CORPUS, test_deepdialogue.hub),
     "echat_200k": (echat_200k.CORPUS, lambda folder: test_echat_200k.corpus(folder, *_echat())),
     "emotiontalk": (
         emotiontalk.CORPUS,
@@ -74,9 +91,16 @@ CORPORA: dict[str, tuple[Corpus, Callable[[Path], object]]] = {
     "interactspeech": (interactspeech.CORPUS, _interactspeech),
     "lp_musicdialog": (lp_musicdialog.CORPUS, _lp_musicdialog),
     "meld": (meld.CORPUS, lambda folder: test_meld.corpus(folder, *(f"dia7_utt{n}.wav" for n in (1, 4, 5, 6)))),
+    "sharechat": (sharechat.CORPUS, test_sharechat.store),
+    "sharechat_demo": (sharechat_demo.CORPUS, test_sharechat_demo.demo),
     "spokenwoz": (
         spokenwoz.CORPUS,
         lambda folder: test_spokenwoz.corpus(folder, "train_dev", {"MUL1": test_spokenwoz.LOG}, ["MUL1"]),
+    ),
+    "styletalk": (styletalk.CORPUS, lambda folder: test_styletalk.corpus(folder, *[test_styletalk.ROW] * 2)),
+    "table": (
+        table.corpus("calls", "CC0-1.0", "", "table", table.Layout(test_table.COLUMNS, audio_folder="wavs")),
+        test_table.calls,
     ),
 }
 
