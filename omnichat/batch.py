@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -148,6 +148,19 @@ def pack(examples: Sequence[Example], global_targets: int | None = None) -> Pack
         dialogue_targets=targets,
         clip_dialogues=torch.tensor(owners, dtype=torch.int64),
     )
+
+
+def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """The batch with all its tensors on `device`."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, dict):
+            return {name: (moved(frames), counts) for name, (frames, counts) in value.items()}
+        return value
+
+    return PackedBatch(*map(moved, batch))
 
 
 def _concat(arrays: Sequence[NDArray[np.generic]]) -> Tensor:

@@ -11,12 +11,12 @@ import torch
 
 from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
-from omnichat.batch import Example, pack
+from omnichat.batch import Example, pack, to_device
 from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, restore_trained
 from omnichat.config import ConfigError, RunConfig
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.llm import Session
-from omnichat.models.omnichat import OmniChat, to_device
+from omnichat.models.omnichat import OmniChat
 from omnichat.prompt import Prompt, Tokens
 
 USAGE = """python -m omnichat.chat run=runs/NAME

@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
     parser.add_argument("--arms", nargs="+", type=int, metavar="N", help="only the arms of these numbers, from 0")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--profile", type=Path, metavar="FILE", help="write a table of the step's kernels there")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write tables of a step's kernels there")
+    parser.add_argument("--skip", nargs="+", default=(), metavar="PART", help="leave out equality, loader or features")
     chosen = parser.parse_args(arguments)
     import torch
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arms=tuple(ARMS[number] for number in chosen.arms or range(len(ARMS))),
         workers=1 if chosen.toy else 8,
         profile=chosen.profile,
+        skip=tuple(chosen.skip),
     )
     about = environment() | {"device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}
     print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)

@@ -31,6 +31,7 @@ class Arm(ABC):
     """One way to train on a step; its micro-batches lie on the host."""
 
     attention = PACKED
+    autocast = True
 
     def __init__(self, llm: LlamaForCausalLM, front: nn.Module, device: torch.device) -> None:
         self.llm, self.front, self.device = llm, front, device
@@ -59,7 +60,7 @@ class Arm(ABC):
         for host in micro_batches:
             batch = on_device(host, self.device)
             clock.mark("transfer")
-            with torch.autocast(self.device.type, torch.bfloat16), stages:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), stages:
                 loss = self.loss(batch) / targets
             clock.mark("logits, loss")
             loss.backward()
@@ -88,9 +89,10 @@ class Arm(ABC):
 class Project(Arm):
     """The project's model on packed dialogues."""
 
-    def __init__(self, model: OmniChat, device: torch.device) -> None:
+    def __init__(self, model: OmniChat, device: torch.device, autocast: bool = True) -> None:
         self.model = model
         super().__init__(model.llm, model.mixformer, device)
+        self.autocast = autocast
 
     def loss(self, batch: PackedBatch | PaddedBatch) -> Tensor:
         """As training computes it."""

@@ -13,10 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.workload import WORDS, draw_dialogues, make_examples, system_prompt
 from omnichat.audio import PIECE, num_frames
-from omnichat.batch import Example, PackedBatch, pack
+from omnichat.batch import Example, PackedBatch, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.log_mel import log_mel
-from omnichat.models.omnichat import to_device
 from omnichat.models.tiny import default_texts, write_tokenizer
 from omnichat.prompt import IGNORE, Prompt
 
@@ -143,7 +142,7 @@ def pinned(batch: Batch, device: torch.device) -> Batch:
         if isinstance(value, Tensor):
             return value.pin_memory()
         if isinstance(value, dict):
-            return {name: (pin(frames), pin(lengths)) for name, (frames, lengths) in value.items()}
+            return {name: (pin(frames), counts) for name, (frames, counts) in value.items()}
         return value
 
     return type(batch)(*map(pin, batch))

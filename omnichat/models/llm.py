@@ -228,10 +228,16 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, compiled: bool) -> Tensor:
         losses, gradients = [], []
         for rows, wanted in zip(hidden.split(LOSS_ROWS), targets.split(LOSS_ROWS), strict=True):
-            logits = F.linear(rows, weight).float()
+            logits = F.linear(rows, weight)
+            if compiled and ctx.needs_input_grad[0]:
+                loss, gradient = _compiled_softmax_error()(logits, wanted)
+                losses.append(loss)
+                gradients.append((gradient.to(weight.dtype) @ weight).to(hidden.dtype))
+                continue
+            logits = logits.float()
             normaliser = logits.logsumexp(-1, keepdim=True)
             losses.append((normaliser - logits.gather(1, wanted[:, None]))[:, 0])
             if ctx.needs_input_grad[0]:
@@ -242,16 +248,33 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
         return torch.cat(losses)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         gradient = torch.cat(ctx.saved_tensors)
-        return gradient * upstream[0][:, None].to(gradient.dtype), None, None
+        return gradient * upstream[0][:, None].to(gradient.dtype), None, None, None
 
 
-def target_losses(llm: LlamaForCausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
+def _softmax_error(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (n, V), targets (n,) -> losses (n,) in float32, softmax - onehot (n, V) in the logits' dtype.
+
+    Written to be compiled into a pass or two over the logits.
+    """
+    values = logits.float()
+    normaliser = values.logsumexp(-1, keepdim=True)
+    hit = torch.arange(logits.shape[1], device=logits.device) == wanted[:, None]
+    losses = normaliser[:, 0] - values.masked_fill(~hit, 0.0).sum(-1)
+    return losses, ((values - normaliser).exp() - hit.float()).to(logits.dtype)
+
+
+@lru_cache(maxsize=1)
+def _compiled_softmax_error() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return torch.compile(_softmax_error, dynamic=True)
+
+
+def target_losses(llm: LlamaForCausalLM, hidden: Tensor, targets: Tensor, compiled: bool = False) -> Tensor:
     """Cross entropy (n,) in float32 of targets (n,), each predicted from its hidden state (n, D)."""
     weight = llm.lm_head.weight
     assert not weight.requires_grad, "the output layer is frozen; its own gradient is not computed here"
-    losses: Tensor = _FrozenHeadCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+    losses: Tensor = _FrozenHeadCrossEntropy.apply(hidden, weight, targets, compiled)  # type: ignore[no-untyped-call]
     return losses
 
 

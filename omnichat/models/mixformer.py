@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from omnichat.models.qformer import WindowedQFormer
 
@@ -65,13 +64,11 @@ class MixFormer(nn.Module):
         """
         self._check(features)
         covered = num_frames.cpu()
-        longest = max(covered.tolist(), default=0)
         num_frames = covered.to(self.project.weight.device, non_blocking=True)
         heard, gates = [], []
         for name, expert in self.experts.items():
             frames, lengths = features[name]
-            frames = F.pad(frames.to(self.project.weight.dtype), (0, 0, 0, max(0, longest - frames.shape[1])))
-            hidden = expert(frames[:, :longest], torch.minimum(lengths, num_frames), covered)
+            hidden = expert(frames, torch.minimum(lengths, num_frames), covered)
             weight = self._weight(name, hidden)
             heard.append(hidden * weight)
             gates.append(weight.mean((2, 3)))

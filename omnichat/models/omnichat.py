@@ -5,7 +5,7 @@ Shapes: A clips, S samples, N frames, W windows, K queries, T tokens, D width, E
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from omnichat.audio import num_frames
-from omnichat.batch import Example, PackedBatch, pack
+from omnichat.batch import Example, PackedBatch, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.llm import Forced, Session, packed_hidden, target_losses
 from omnichat.models.mixformer import MixFormer
@@ -117,7 +117,7 @@ class OmniChat(nn.Module):
         )
         # A target is predicted one position earlier. Targets never open a dialogue, so that is in the same dialogue.
         targets = batch.targets
-        losses = target_losses(self.llm, hidden.index_select(0, targets - 1), batch.labels[targets])
+        losses = target_losses(self.llm, hidden.index_select(0, targets - 1), batch.labels[targets], self.compiled)
         style = batch.kinds[targets] == STYLE_TARGET
         return Losses(
             total=losses.sum(),
@@ -219,16 +219,3 @@ def pad_frames(frames: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     padded = frames.new_zeros(len(counts) * size, frames.shape[1])
     padded.index_copy_(0, places.to(frames.device, non_blocking=True), frames)
     return padded.view(len(counts), size, -1), lengths.to(frames.device, non_blocking=True)
-
-
-def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    """The batch with all its tensors on `device`."""
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device, non_blocking=True)
-        if isinstance(value, dict):
-            return {name: (moved(frames), counts) for name, (frames, counts) in value.items()}
-        return value
-
-    return PackedBatch(*map(moved, batch))

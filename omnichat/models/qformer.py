@@ -74,12 +74,14 @@ class WindowedQFormer(nn.Module):
         Args:
             frames: (A, N, D), finite also beyond the lengths.
             lengths: (A,).
-            covered: (A,) on the CPU, at least `lengths`: windows that start beyond it are left out of the computation.
-                By default `lengths` themselves; on a GPU the CPU then has to wait for them.
+            covered: (A,) on the CPU, at least `lengths`, perhaps more than N: the frames that windows are made for; W is
+                for the longest. By default `lengths`, and W for N; on a GPU the CPU then has to wait for them.
         """
         num_clips, num_frames, _ = frames.shape
-        num_windows = self.num_windows(num_frames)
+        num_windows = self.num_windows(num_frames if covered is None else max(covered.tolist(), default=0))
         covered = (lengths if covered is None else covered).cpu()
+        if num_clips and not num_frames:  # an expert without any frame still has windows, of nothing
+            frames, num_frames = F.pad(frames, (0, 0, 0, 1)), 1
         places = (torch.arange(num_windows) * self.stride < covered[:, None]).nonzero()
         clip, window = places.to(frames.device, non_blocking=True).unbind(1)
         index = window[:, None] * self.stride + torch.arange(self.window, device=frames.device)
@@ -87,7 +89,7 @@ class WindowedQFormer(nn.Module):
         heard = valid.any(dim=1, keepdim=True)
         valid = valid | ~heard  # no softmax over nothing: what comes of it is replaced by zeros below
         # LayerNorm works on each frame alone, so it may follow the cut into windows; padding is then never normalised.
-        windows = self.norm(frames[clip[:, None], index.clamp(max=num_frames - 1)])
+        windows = self.norm(frames[clip[:, None], index.clamp(max=num_frames - 1)].to(self.queries.dtype))
         # One row of queries serves all windows: the first self-attention is computed once and broadcast.
         hidden = self.query_norm(self.queries)[None]
         for layer in self.layers:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from omnichat.audio import (
     FRAME_RATE,
@@ -21,6 +22,7 @@ FRAMES_PER_PIECE = num_frames(PIECE)
 # convolution alone makes 200 MB of float32 out of 30 s; a GPU is busy only with more at a time.
 MAX_PADDING = 0.25
 MAX_SECONDS = {"cpu": 120, "cuda": 480}
+CONVOLUTION_BYTES = 2**30  # windows laid out at a time for a convolution as a product
 
 
 def valid_positions(lengths: Tensor, size: int) -> Tensor:
@@ -31,6 +33,34 @@ def valid_positions(lengths: Tensor, size: int) -> Tensor:
 def needs_no_mask(valid: Tensor) -> bool:
     """Whether nothing is padded, by (A, size) bool; not asked of a GPU, which the CPU would have to wait for."""
     return not valid.is_cuda and bool(valid.all())
+
+
+def windows_of(x: Tensor, taps: int, stride: int = 1) -> Tensor:
+    """(..., N, C) -> (..., N', taps, C), a view: the frames under a kernel at each of its places."""
+    return x.unfold(-2, taps, stride).transpose(-1, -2)
+
+
+def grouped_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """A convolution over time that keeps its length: (A, N, D), weights (D, D / groups, taps) -> (A, N, D).
+
+    On a GPU as matrix products, because cuDNN has no fast kernel for few channels in a group.
+    """
+    num_frames, taps = x.shape[1], weight.shape[2]
+    if not x.is_cuda:
+        # On processors with AMX, torch 2.13's bfloat16 convolution is wrong for few channels in a group.
+        inputs, kernel = x.transpose(1, 2).float(), weight.float()
+        y = F.conv1d(inputs, kernel, None if bias is None else bias.float(), padding=taps // 2, groups=groups)
+        return y[..., :num_frames].transpose(1, 2).to(x.dtype)  # an even kernel gives one position too many
+    padded = F.pad(x, (0, 0, taps // 2, taps // 2)).unflatten(-1, (groups, -1)).movedim(2, 0).contiguous()
+    kernels = weight.unflatten(0, (groups, -1)).permute(0, 3, 2, 1).flatten(1, 2)  # (groups, taps x inputs, outputs)
+    size = x.element_size() * x.shape[0] * num_frames * kernels.shape[1]
+    together = max(1, CONVOLUTION_BYTES // size)
+    parts = []
+    for some, kernel in zip(padded.split(together), kernels.split(together), strict=True):
+        windows = windows_of(some, taps)[:, :, :num_frames].flatten(3).flatten(1, 2)
+        parts.append(torch.bmm(windows, kernel))
+    y = torch.cat(parts).unflatten(1, (x.shape[0], num_frames)).permute(1, 2, 0, 3).flatten(2)
+    return y if bias is None else y + bias
 
 
 class EncoderNet(nn.Module, ABC):

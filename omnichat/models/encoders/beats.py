@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnichat.audio import HOP, PIECE
-from omnichat.models.encoders.base import Encoder, EncoderNet, needs_no_mask, valid_positions
+from omnichat.models.encoders.base import Encoder, EncoderNet, grouped_conv1d, needs_no_mask, valid_positions
 from omnichat.models.encoders.checkpoint_files import (
     BEATS,
     EncoderError,
@@ -201,14 +201,8 @@ class _PositionalConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        taps = self.weight_v.shape[2]
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        # On processors with AMX, torch 2.13's bfloat16 convolution is wrong for few channels in a group.
-        dtype = torch.float32 if x.device.type == "cpu" else x.dtype
-        inputs, weight, bias = (tensor.to(dtype) for tensor in (x.transpose(1, 2), weight, self.bias))
-        y = F.conv1d(inputs, weight, bias, padding=taps // 2, groups=self.groups)
-        y = y[..., : x.shape[1]].to(x.dtype)  # an even kernel gives one position too many
-        return F.gelu(y).transpose(1, 2)
+        return F.gelu(grouped_conv1d(x, weight, self.bias, self.groups))
 
 
 class _Layer(nn.Module):

@@ -3,13 +3,22 @@
 Read against ddlBoJack/emotion2vec upstream/models and FunASR models/emotion2vec.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnichat.models.encoders.base import Encoder, EncoderNet, needs_no_mask, valid_positions
+from omnichat.models.encoders.base import (
+    Encoder,
+    EncoderNet,
+    grouped_conv1d,
+    needs_no_mask,
+    valid_positions,
+    windows_of,
+)
 from omnichat.models.encoders.checkpoint_files import (
     EMOTION2VEC,
     EncoderError,
@@ -150,10 +159,25 @@ class _Convolutions(nn.Module):
         )
 
     def forward(self, waves: Tensor) -> Tensor:
+        """(A, S) -> (A, channels, N)."""
         x = waves[:, None].to(next(self.parameters()).dtype)
+        if x.is_cuda:
+            return self.as_products(x)
         for layer in self.conv_layers:
             x = layer(x)
         return x
+
+    def as_products(self, x: Tensor) -> Tensor:
+        """The same, time before channels throughout: no layer is transposed for its norm, nor back."""
+        x = x.transpose(1, 2)
+        for layer in cast(Iterable[nn.Sequential], self.conv_layers):
+            convolution, norm = cast(nn.Conv1d, layer[0]), cast(nn.Sequential, layer[2])[1]
+            taps, stride = convolution.kernel_size[0], convolution.stride[0]
+            windows = windows_of(x, taps, stride).flatten(2)
+            kernel = convolution.weight.permute(2, 1, 0).flatten(0, 1)  # (taps x inputs, outputs)
+            spare = -len(kernel) % 8  # tensor cores want rows of 16 bytes
+            x = F.gelu(norm(F.pad(windows, (0, spare)) @ F.pad(kernel, (0, 0, 0, spare))))
+        return x.transpose(1, 2)
 
 
 class _Transpose(nn.Module):
@@ -169,7 +193,7 @@ class _PositionalConv(nn.Conv1d):
         super().__init__(config.embed_dim, config.embed_dim, taps, padding=taps // 2, groups=config.conv_pos_groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+        y = grouped_conv1d(x, self.weight, self.bias, self.groups)
         return F.gelu(F.layer_norm(y, y.shape[-1:]))
 
 
