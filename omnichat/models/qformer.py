@@ -74,8 +74,8 @@ class WindowedQFormer(nn.Module):
         Args:
             frames: (A, N, D), finite also beyond the lengths.
             lengths: (A,).
-            covered: (A,) on the CPU, at least `lengths`, perhaps more than N: the frames that windows are made for; W is
-                for the longest. By default `lengths`, and W for N; on a GPU the CPU then has to wait for them.
+            covered: (A,) on the CPU, at least `lengths`, perhaps more than N: the frames that windows are made for; W
+                is for the longest. By default `lengths`, W for N; on a GPU the CPU then has to wait for them.
         """
         num_clips, num_frames, _ = frames.shape
         num_windows = self.num_windows(num_frames if covered is None else max(covered.tolist(), default=0))
