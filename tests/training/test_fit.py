@@ -169,6 +169,27 @@ def test_a_run_knows_which_style_fields_its_data_taught(whole: Path, tmp_path: P
     assert load_run(tmp_path / "run").style_fields == ("emotion",)
 
 
+def test_a_run_on_three_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond the paper's two: each source's realised shares are logged, summed up at the end, and kept by a resume."""
+    words = []
+    for name, weight in (("music", 2), ("talk", 1), ("audio", 1)):
+        made_up_dialogues(tmp_path, 5, split=name)
+        words += [f"++data.sources.{name}.path={tmp_path / name}.jsonl", f"++data.sources.{name}.weight={weight}"]
+    sources = ("data.made_up=null", "data.alpha=null", *words, "trainer.save_every=1")
+    assert fit(config(*sources, "trainer.max_steps=1"), tmp_path / "run") == 0
+    assert fit(config(*sources, "trainer.max_steps=3"), tmp_path / "run") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for unit in ("dialogues", "seconds", "targets"):
+        assert sum(lines[-1][f"data/share/{unit}/{name}"] for name in ("music", "talk", "audio")) == pytest.approx(1)
+    assert sum(lines[-1][f"data/passes/{name}"] * 5 for name in ("music", "talk", "audio")) == pytest.approx(3 * 8)
+    assert "data/alpha_realised" not in lines[-1]
+    printed = capsys.readouterr().out.partition("drawn in 3 steps:\n")[2].splitlines()
+    for name, line in zip(("music", "talk", "audio"), printed, strict=True):
+        assert line.startswith(f"{name}: {100 * lines[-1][f'data/share/dialogues/{name}']:.2f} % of the dialogues")
+    with pytest.raises(ConfigError, match=r"data.sources.talk.weight: 1.0 there, 2.0 here"):
+        fit(config(*sources, "++data.sources.talk.weight=2", "trainer.max_steps=3"), tmp_path / "run")
+
+
 def test_never_resume(whole: Path) -> None:
     """resume=never protects a finished run."""
     with pytest.raises(ConfigError, match="resume"):

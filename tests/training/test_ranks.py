@@ -60,3 +60,25 @@ def test_losses_and_gradients_do_not_depend_on_the_cut(runs: dict[str, Path], wa
     noise = 1e-6 * torch.stack([tensor.norm() for tensor in means.values()]).norm()
     for name, tensor in means.items():
         assert (tensor - other[name]).norm() <= 1e-3 * tensor.norm() + noise, name
+
+
+def test_another_number_of_ranks_goes_on_with_the_same_global_batches(tmp_path: Path) -> None:
+    """One rank, then two, then one: a run that moves must not train on other data, or twice on some.
+
+    The same dialogues give the same counts, shares and loss; a step of others would not.
+    """
+    steady = (*QUICK, "trainer.dialogues_per_step=4", "trainer.micro_batch=1", "trainer.min_learning_rate_ratio=1")
+    fit(load_config(*steady, "trainer.max_steps=6"), tmp_path / "whole")
+    moved = tmp_path / "moved"
+    fit(load_config(*steady, "trainer.max_steps=2"), moved)
+    two_ranks = ("trainer.max_steps=4", "trainer.devices=2", "trainer.strategy=ddp")
+    command = [sys.executable, "train.py", *steady, *two_ranks, f"hydra.run.dir={moved}"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stderr
+    fit(load_config(*steady, "trainer.max_steps=6"), moved)
+    expected, found = steps(tmp_path / "whole"), steps(moved)
+    assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
+    for one, other in zip(found, expected, strict=True):
+        assert one["loss/total"] == pytest.approx(other["loss/total"], rel=1e-6 if one["step"] <= 3 else 1e-4)
+        for key in (key for key in other if key.startswith("data/")):
+            assert one[key] == pytest.approx(other[key], rel=1e-6), key
