@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import random
 from pathlib import Path
 
 import pytest
@@ -179,30 +178,6 @@ def test_a_missing_or_empty_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(DataError, match=r"empty.jsonl: holds no dialogue \[empty_file\]"):
         list(read_dialogues(tmp_path / "empty.jsonl"))
-
-
-def test_mutated_lines_raise_nothing_but_named_errors(tmp_path: Path) -> None:
-    """One line that crashes the reader in an unforeseen way stops a scan of 80,000."""
-    generator = random.Random(0)
-    alphabet = b'{}[]",:\\ud800 \x00\xff-1e9nullfalse../'
-    refused = 0
-    for _ in range(3_000):
-        raw = bytearray(line(), "utf-8")
-        for _ in range(generator.randint(1, 4)):
-            place = generator.randrange(len(raw))
-            kind = generator.randrange(3)
-            if kind == 0:
-                raw[place] = generator.choice(alphabet)
-            elif kind == 1:
-                del raw[place : place + generator.randint(1, 20)]
-            else:
-                raw[place:place] = bytes(generator.choices(alphabet, k=3))
-            raw = raw or bytearray(b"x")
-        try:
-            dialogue_from_json(raw.decode("utf-8", "replace"), tmp_path)
-        except DataError:
-            refused += 1
-    assert 1_000 < refused < 3_000
 
 
 def test_an_error_keeps_its_reason_and_place_between_processes() -> None:
