@@ -1,5 +1,6 @@
 """Steps: the same dialogues whatever the ranks, micro-batches, workers and restarts."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,27 @@ def test_passes_tell_how_often_each_source_is_walked(stream: DialogueDataset) ->
     passes = data.passes(100)
     drawn = stream.mixture.counts(800)
     assert passes == {"synthetic": drawn[0] / 11, "real": drawn[1] / 5}
+
+
+class Slow:
+    """Batches that take 60 ms each."""
+
+    def __getitem__(self, number: int) -> int:
+        time.sleep(0.06)
+        return number
+
+
+def test_workers_prepare_batches_while_a_step_runs() -> None:
+    """A loader that starts on a batch only when it is asked for lets the device wait for all of it, in every step."""
+    waited = {}
+    for workers in (0, 1):
+        batches = iter(make_loader(Slow(), range(12), workers))  # type: ignore[arg-type]
+        next(batches)  # the worker starts
+        waited[workers] = 0.0
+        for _ in range(10):
+            time.sleep(0.12)  # a step
+            since = time.monotonic()
+            next(batches)
+            waited[workers] += time.monotonic() - since
+    assert waited[0] > 0.6
+    assert waited[1] < 0.3, f"{waited[1]:.2f} s"
