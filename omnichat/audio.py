@@ -62,11 +62,20 @@ def audio_ref(path: Path | str) -> AudioRef:
     """
     ref = AudioRef(str(path), 0)
     ref = replace(ref, num_samples=stored_samples(ref))
-    promised, there = _wav_data(ref.path)
+    check_whole(ref.path)
+    return ref
+
+
+def check_whole(path: str) -> None:
+    """Raise where a WAV ends before the length that its header promises; other forms show it when they are decoded.
+
+    Raises:
+        DataError: `truncated`.
+    """
+    promised, there = _wav_data(path)
     if promised > there:
         message = f"its header promises {promised:,} bytes of samples, {there:,} are there; copy it again"
-        raise DataError("truncated", message, ref.path)
-    return ref
+        raise DataError("truncated", message, path)
 
 
 def stored_samples(ref: AudioRef) -> int:

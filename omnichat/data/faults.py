@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from omnichat.audio import MIN_SAMPLES, load_audio, opened, stored_samples
+from omnichat.audio import MIN_SAMPLES, check_whole, load_audio, opened, stored_samples
 from omnichat.dialogue import AudioRef, DataError, Dialogue, shown
 
 # emotion2vec's first frame takes 400 samples (its convolutions' receptive field, Baevski et al. 2020, section 2): a
@@ -78,6 +78,8 @@ def check_audio(ref: AudioRef, decode: bool = False, shortest: int = MIN_SAMPLES
     if not decode:
         return None
     wave = load_audio(ref)
+    if not ref.size:
+        check_whole(ref.path)
     if ref.sha256 and not ref.size and (found := _sha256(ref.path)) != ref.sha256:
         message = f"has sha256 {found[:16]}, the store was made with {ref.sha256[:16]}; copy the file again"
         raise DataError("other_bytes", message, ref.path)
