@@ -291,7 +291,7 @@ def _parsed(line: str) -> Any:
     if len(line) > MAX_LINE:
         raise too_long_line(len(line))
     try:
-        record = json.loads(line, object_pairs_hook=_object)
+        record = json.loads(line.rstrip("\r\n"), object_pairs_hook=_object)
         if "\\ud" in line.lower():  # JSON can spell half a surrogate pair, which no file or tokenizer takes
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
