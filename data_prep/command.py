@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.convert import Settings, convert
+from data_prep.resumable import INTERRUPTED
 from omnichat.data.corpora.emotions import EmotionMap, emotion_map
 from omnichat.data.corpora.reading import ROLE_POLICIES, Choices, Corpus, RolePolicy
 from omnichat.data.corpora.splits import check_split
 from omnichat.data.shards import AUDIO_FORMS
 from omnichat.dialogue import DataError
-
-INTERRUPTED = 130  # as shells report Ctrl-C
 
 
 def main(

@@ -33,6 +33,9 @@ def finished(out: Path, record: str, overwrite: bool) -> Done | None:
         if made["made_from"] == record:
             lines = (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
             splits = {split: Summary.from_record(sizes) for split, sizes in made["splits"].items()}
+            if (out / KEPT).exists():  # stopped between the last file of the store and this
+                with suppress(DataError), alone(out):
+                    shutil.rmtree(out / KEPT)
             return splits, [DataError(**json.loads(line)) for line in lines]
     except (OSError, ValueError, LookupError, TypeError):
         pass

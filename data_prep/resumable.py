@@ -5,9 +5,10 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from rich.progress import (
 )
 
 from omnichat.dialogue import DataError
+
+INTERRUPTED = 130  # exit code, as shells report Ctrl-C
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +80,66 @@ def run_tasks(
     missing = [number for number, task in enumerate(tasks) if _load(files[number], task) is None]
     with _bar(label, len(tasks), len(tasks) - len(missing)) as advance:
         jobs = [(work, tasks[number], files[number]) for number in missing]
-        if workers == 1 or len(jobs) < 2:
-            for job in jobs:
-                _do(*job)
-                advance()
-        else:
-            _in_processes(jobs, min(workers, len(jobs)), advance)
+        with _stops() as stop:
+            if workers == 1 or len(jobs) < 2:
+                for job in jobs:
+                    _do(*job)
+                    advance()
+                    stop.check()
+            else:
+                _in_processes(jobs, min(workers, len(jobs)), advance, stop)
     for file, task in zip(files, tasks, strict=True):
         result = _load(file, task, check=False)
         assert result is not None, f"{file} was made just now"
         yield result
 
 
-def _in_processes(jobs: Sequence[tuple[Any, ...]], workers: int, advance: Callable[[], None]) -> None:
+class _Stop:
+    """Ctrl-C waits for the piece at work: a decoder would swallow it, and the file would be taken for a broken one."""
+
+    asked = False
+
+    def ask(self, number: int, frame: Any) -> None:
+        """The handler of the signal. The second time it ends everything: what is finished is whole in any case."""
+        shown = "\033[?25h" if sys.stderr.isatty() else ""  # a progress bar has hidden the cursor
+        if self.asked:
+            print(f"{shown}stopped at once; what is finished is kept", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+        self.asked = True
+        print("stopping after the pieces at work; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where it was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _stops() -> Iterator[_Stop]:
+    stop, before = _Stop(), signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield stop  # somebody else's affair
+        return
+    signal.signal(signal.SIGINT, stop.ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _in_processes(jobs: Sequence[tuple[Any, ...]], workers: int, advance: Callable[[], None], stop: _Stop) -> None:
     # spawn: the progress bar runs a thread, and a fork would copy its locks
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
         try:
             with _without_interrupts():  # a process that is being started would be cut off, with a traceback of its own
-                futures = [pool.submit(_do, *job) for job in jobs]
-            for done in as_completed(futures):
-                done.result()
-                advance()
+                waiting = {pool.submit(_do, *job) for job in jobs}
+            while waiting:
+                stop.check()
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    advance()
         except BrokenProcessPool:
             message = "a process was killed, most likely for want of memory; take fewer: --workers 1"
             raise DataError("worker_killed", message) from None

@@ -17,6 +17,7 @@ import soundfile
 
 from data_prep import convert, output, resumable, sharechat, table
 from omnichat.audio import load_audio
+from omnichat.data import shards
 from omnichat.data.corpora.emotions import emotion_map
 from omnichat.data.corpora.reading import Choices
 from omnichat.data.store import Store, read_info
@@ -130,6 +131,27 @@ def test_stopped_at_every_step_it_goes_on_to_the_same_bytes(
     assert steps >= 9  # one piece read, three written, three lists of ids, rejects, the record
 
 
+@pytest.mark.parametrize(("module", "name"), [(shards, "_describe"), (convert, "finish_store")])
+def test_stopped_while_the_store_is_put_together(
+    module: Any, name: str, reference: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With some shards moved into place already, and with all of the store there but what was kept for it."""
+    source, expected = reference
+    function = getattr(module, name)
+
+    def stopping(*args: Any, **more: Any) -> None:
+        function(*args, **more)
+        raise _Killed
+
+    monkeypatch.setattr(module, name, stopping)
+    with pytest.raises(_Killed):
+        command(table, source, tmp_path / "out", *LICENCE, "--workers", 1)
+    monkeypatch.undo()
+    assert (tmp_path / "out" / ".conversion").exists()
+    assert command(table, source, tmp_path / "out", *LICENCE, "--workers", 1) == 0
+    assert contents(tmp_path / "out") == expected
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
 def test_stopped_at_random_it_goes_on_to_the_same_bytes(
     how: signal.Signals, reference: tuple[Path, dict[str, bytes]], tmp_path: Path
@@ -152,7 +174,7 @@ def test_stopped_at_random_it_goes_on_to_the_same_bytes(
         stopped += 1
         assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
         if how == signal.SIGINT:
-            assert "the same command goes on from there" in error
+            assert "the same command goes on from there" in error or "stopped at once" in error
             assert "Traceback" not in error
     assert stopped
     assert command(table, source, tmp_path / "out", *LICENCE, "--workers", 2) == 0

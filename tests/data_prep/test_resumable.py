@@ -1,5 +1,6 @@
 """Work that may be stopped at any moment."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,10 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+import soundfile
 
-from data_prep.resumable import Task, bytes_bar, digest, run_tasks, stamp
+from data_prep.resumable import Task, _Stop, bytes_bar, digest, run_tasks, stamp
 from omnichat.dialogue import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +42,20 @@ def measure(path: Path) -> dict[str, Any]:
 
 def fail(path: Path) -> dict[str, Any]:
     raise AssertionError("must not run")
+
+
+class Interrupting(io.BytesIO):
+    """A file during the reading of which Ctrl-C is pressed."""
+
+    def readinto(self, buffer: Any) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return super().readinto(buffer)
+
+
+def decode(path: Path) -> dict[str, Any]:
+    """As the readers do: libsndfile calls back into Python, where an exception is swallowed."""
+    samples, _ = soundfile.read(Interrupting(path.read_bytes()))
+    return {"samples": len(samples)}
 
 
 def tasks(numbers: list[int], log: Path, key: str = "") -> list[Task]:
@@ -113,7 +130,7 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     """Orphans would go on writing into a folder that a new conversion has taken over."""
     script = tmp_path / "sleepers.py"
     script.write_text(
-        "import time\nfrom pathlib import Path\nfrom data_prep.resumable import Task, run_tasks\n"
+        "import time\nfrom pathlib import Path\nfrom data_prep.resumable import Task, _Stop, run_tasks\n"
         "def work(n):\n    Path(f'{n}.started').touch()\n    time.sleep(60)\n    return {}\n"
         "if __name__ == '__main__':\n"
         "    list(run_tasks([Task(str(n), (n,)) for n in range(2)], work, Path('kept'), 2, 'sleeping'))\n"
@@ -129,6 +146,41 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
+
+
+def test_ctrl_c_within_a_decoder_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swallowed there, it would neither stop the work nor leave the file readable: a sound recording was a reject."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(1_000), 16_000)
+    monkeypatch.setattr(_Stop, "ask", lambda stop, number, frame: setattr(stop, "asked", True))
+    both = [Task("a", (tmp_path / "a.wav",)), Task("b", (tmp_path / "a.wav",))]
+    with pytest.raises(KeyboardInterrupt):
+        list(run_tasks(both, decode, tmp_path / "kept", 1, "working"))
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["000000.json"]
+    assert list(run_tasks(both[:1], fail, tmp_path / "kept", 1, "working")) == [{"samples": 1_000}]
+
+
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+    """A piece may take a minute; what is finished is kept in any case."""
+    script = tmp_path / "sleeper.py"
+    script.write_text(
+        "import time\nfrom pathlib import Path\nfrom data_prep.resumable import Task, _Stop, run_tasks\n"
+        "def work():\n    print('started', flush=True)\n    time.sleep(60)\n    return {}\n"
+        "list(run_tasks([Task('k', ())], work, Path('kept'), 1, 'sleeping'))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "started\n"
+    assert process.stderr.readline() == "sleeping: 1 pieces\n"
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C again stops at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert "Traceback" not in process.communicate()[1]
 
 
 def test_progress_off_a_terminal_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
