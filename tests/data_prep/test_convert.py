@@ -172,10 +172,10 @@ def test_stopped_at_random_it_goes_on_to_the_same_bytes(
         if process.returncode == 0:
             break
         stopped += 1
-        assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
-        if how == signal.SIGINT:
-            assert "the same command goes on from there" in error or "stopped at once" in error
-            assert "Traceback" not in error
+        assert process.returncode in (130, -how)  # -SIGINT: when all was done, while Python was ending
+        assert "Traceback" not in error
+        if process.returncode == 130:
+            assert "the same command goes on from there" in error
     assert stopped
     assert command(table, source, tmp_path / "out", *LICENCE, "--workers", 2) == 0
     assert contents(tmp_path / "out") == expected
