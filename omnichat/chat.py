@@ -12,14 +12,14 @@ import torch
 from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack, to_device
-from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, restore_trained
+from omnichat.checkpoint import find_checkpoint, load_checkpoint, restore_trained
 from omnichat.config import ConfigError, RunConfig
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.llm import Session
 from omnichat.models.omnichat import OmniChat
 from omnichat.prompt import Prompt, Tokens
 
-USAGE = """python -m omnichat.chat run=runs/NAME
+USAGE = """python -m omnichat.chat run=runs/NAME [checkpoint=newest|best|STEP]
 
 Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
 PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
@@ -45,17 +45,13 @@ class LoadedRun:
         return self.prompt.forced(written, self.style_fields)
 
 
-def load_run(run_dir: Path | str) -> LoadedRun:
-    """The newest valid checkpoint of a run folder, on the GPU where there is one.
+def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
+    """A checkpoint of a run folder, on the GPU where there is one; `checkpoint` as in `find_checkpoint`.
 
     Raises:
-        CheckpointError: the folder holds no valid checkpoint; says what was refused and why.
+        CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why.
     """
-    path, refused = newest_valid(Path(run_dir) / "checkpoints")
-    if path is None:
-        reasons = "".join(f"\n  refused: {reason}" for reason in refused)
-        raise CheckpointError(f"{run_dir}: holds no valid checkpoint; train first, or correct run={reasons}")
-    start = load_checkpoint(path)
+    start = load_checkpoint(find_checkpoint(Path(run_dir) / "checkpoints", checkpoint))
     config = RunConfig.model_validate_json(json.dumps(start.state["config"]))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -74,13 +70,13 @@ class Chat:
         self.reset()
 
     @classmethod
-    def load(cls, run_dir: Path | str) -> "Chat":
-        """A chat with the newest checkpoint of a run.
+    def load(cls, run_dir: Path | str, checkpoint: str = "newest") -> "Chat":
+        """A chat with a checkpoint of a run, by default the newest.
 
         Raises:
             CheckpointError: see `load_run`.
         """
-        return cls(load_run(run_dir))
+        return cls(load_run(run_dir, checkpoint))
 
     def reset(self) -> None:
         """Begin a new dialogue."""
@@ -142,12 +138,12 @@ class Chat:
 
 def main() -> int:
     """The command line."""
-    runs = [argument.removeprefix("run=") for argument in sys.argv[1:] if argument.startswith("run=")]
-    if len(runs) != 1 or len(sys.argv) != 2:
+    values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    if "run" not in values or values.keys() - {"run", "checkpoint"} or len(values) != len(sys.argv) - 1:
         print(USAGE)
         return 0 if "--help" in sys.argv else 2
     try:
-        chat = Chat.load(runs[0])
+        chat = Chat.load(values["run"], values.get("checkpoint", "newest"))
     except (ConfigError, DataError, ValueError) as error:
         print(f"chat: {error}", file=sys.stderr)
         return 1

@@ -137,6 +137,35 @@ def newest_valid(folder: Path | str) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
+def find_checkpoint(folder: Path | str, which: str = "newest") -> Path:
+    """The checkpoint of a folder that `which` names: `newest` (that is valid), `best` (`mark_best`), or a step.
+
+    Raises:
+        CheckpointError: there is none; says what was refused and why, or which steps there are.
+    """
+    folder = Path(folder)
+    if which == "newest":
+        path, refused = newest_valid(folder)
+        if path is None:
+            reasons = "".join(f"\n  refused: {reason}" for reason in refused)
+            raise CheckpointError(f"{folder.parent}: holds no valid checkpoint; train first, or correct run={reasons}")
+        return path
+    steps = ", ".join(path.name for path in list_checkpoints(folder)) or "none"
+    if which == "best":
+        noted = best(folder)
+        if noted is None:
+            raise CheckpointError(
+                f"{folder}: no checkpoint is noted as the best, which takes trainer.validate_every and data.val; "
+                f"name newest or a step ({steps})"
+            )
+        return noted[0]
+    if not which.isdecimal():
+        raise CheckpointError(f"checkpoint={which}: is not newest, best or a step ({steps})")
+    if not (folder / which).is_dir():
+        raise CheckpointError(f"{folder}: has no checkpoint of step {which}; there are: {steps}")
+    return folder / which
+
+
 def list_checkpoints(folder: Path | str) -> list[Path]:
     """Folders named by a step, oldest first, valid or not."""
     folder = Path(folder)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from omnichat.audio import audio_ref, load_audio
 from omnichat.batch import Example, pack
-from omnichat.chat import Chat, LoadedRun, load_run
+from omnichat.chat import Chat, LoadedRun, load_run, main
 from omnichat.checkpoint import CheckpointError
 from omnichat.config import load_config
 from omnichat.data.store import Store
@@ -108,3 +108,22 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     """The first mistake of a newcomer: the wrong folder."""
     with pytest.raises(CheckpointError, match="no valid checkpoint"):
         load_run(tmp_path)
+
+
+def test_the_command_takes_a_checkpoint(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not there is named with those that are; a word that is no option shows how it is called."""
+    for arguments, code, said in (
+        ([f"run={run_dir}", "checkpoint=7"], 1, "no checkpoint of step 7; there are: 1"),
+        ([f"run={run_dir}", "chekpoint=7"], 2, "checkpoint=newest|best|STEP"),
+        ([f"run={run_dir}", "best"], 2, "checkpoint=newest|best|STEP"),
+    ):
+        monkeypatch.setattr("sys.argv", ["chat", *arguments])
+        assert main() == code
+        printed = capsys.readouterr()
+        assert said in printed.out + printed.err
+    lines = iter(["/reset", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr("sys.argv", ["chat", f"run={run_dir}", "checkpoint=1"])
+    assert main() == 0

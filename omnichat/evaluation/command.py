@@ -18,6 +18,7 @@ STAGES = ("all", "generate", "score", "report")
 CONFIG_FILE = "config.yaml"
 
 OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
+  checkpoint=newest     or best, or a step: the weights that answer (replies of others are dropped)
   split=NAME[,NAME...]  sets of the run's data.test or data.val; by default all of data.test
   store=PATH            any dialogues instead, a JSONL file or a folder of shards; its set is named after it
   stage=NAME            all (default) | generate | score | report; score and report need no model
@@ -41,6 +42,7 @@ class Command:
     run: Path
     stage: str
     splits: Mapping[str, Path]
+    checkpoint: str = "newest"
     limit: int | None = None
     partial: bool = False
     wordnet: Path | None = None
@@ -90,7 +92,7 @@ def run_stages(command: Command, config: RunConfig) -> None:
         from omnichat.chat import load_run  # torch and transformers: seconds that the other stages need not wait
         from omnichat.evaluation.generate import generate
 
-        loaded = load_run(command.run)
+        loaded = load_run(command.run, command.checkpoint)
         settings = loaded.config.model_copy(update={"evaluation": config.evaluation})
         generate(replace(loaded, config=settings), command.splits, command.run, command.limit)
     if command.stage in ("all", "score"):
@@ -163,6 +165,7 @@ def _command(values: Mapping[str, str], config: RunConfig, store: str | None) ->
         run=Path(values["run"]),
         stage=stage,
         splits=_splits(values, config, store) if stage in ("all", "generate") else {},
+        checkpoint=values.get("checkpoint", "newest"),
         limit=numbers.get("limit"),
         partial=values.get("partial") == "true",
         wordnet=_folder(values, "wordnet"),

@@ -16,6 +16,8 @@ LAYERS = [  # lowest first; parts on one line do not import each other
     {"build", "checkpoint"},
     {"training", "chat"},
     {"evaluation"},
+    {"model_card"},
+    {"export"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Programs on top of the package. `make` chains them; they do not import each other.

@@ -118,6 +118,13 @@ def test_all_stages_on_a_run(trained: Path, capsys: pytest.CaptureFixture[str]) 
     assert (trained / "report.html").stat().st_size > 10_000
 
 
+def test_the_checkpoint_can_be_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last step is not always the best; one that is not there must not be replaced by another in silence."""
+    assert main([f"run={trained}", "split=val", "stage=generate", "checkpoint=7"], USAGE) == 1
+    assert "no checkpoint of step 7; there are: 0" in capsys.readouterr().err
+    assert main([f"run={trained}", "split=val", "stage=generate", "checkpoint=0", "limit=1"], USAGE) == 0
+
+
 @pytest.mark.parametrize("form", ["mine.jsonl", "mine"])
 def test_a_store_of_one_s_own(trained: Path, tmp_path: Path, form: str) -> None:
     """Any JSONL or folder of shards can be scored; its set is named after it, and joins those that are there."""

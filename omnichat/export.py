@@ -1,0 +1,204 @@
+"""A trained run in the formats that others read: `python -m omnichat.export run=runs/NAME out=FOLDER`."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import LoraConfig, PeftModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from omnichat import build
+from omnichat.checkpoint import TEMPORARY, Checkpoint, CheckpointError, find_checkpoint, load_checkpoint
+from omnichat.config import ConfigError, RunConfig
+from omnichat.model_card import model_card
+from omnichat.models.llm import load_llm
+from omnichat.recipes import did_you_mean, locate
+
+USAGE = """Write what a run trained in the formats that others read.
+
+  python -m omnichat.export run=runs/NAME out=FOLDER [checkpoint=newest|best|STEP] [merge=true]
+
+Example:
+
+  python -m omnichat.export run=runs/quickstart out=exports/quickstart merge=true
+
+OUT gets the LoRA adapter as PEFT lays it out, mixformer.safetensors, omnichat_config.yaml, the tokenizer, and a model
+card (README.md). With merge=true, OUT/merged is the language model with the adapter in its weights."""
+KEYS = ("run", "out", "checkpoint", "merge")
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MIXFORMER, CONFIG, CARD, MERGED = "mixformer.safetensors", "omnichat_config.yaml", "README.md", "merged"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
+    "chat_template.jinja",
+)  # fmt: skip
+
+
+def export(run_dir: Path | str, out: Path | str, which: str = "newest", merge: bool = False) -> Checkpoint:
+    """Write a checkpoint of a run into the new folder `out`, all of it or nothing; returns the checkpoint.
+
+    Args:
+        run_dir: of `train.py`.
+        out: where to; absent or empty.
+        which: see `find_checkpoint`.
+        merge: write `merged/` too, which loads the whole language model.
+
+    Raises:
+        CheckpointError: no such checkpoint, or a damaged one.
+        ConfigError: `out` is in use, or there is no adapter to merge.
+        ValueError: the language model cannot be loaded; see `load_llm`.
+    """
+    run_dir, out = Path(run_dir), Path(out)
+    start = load_checkpoint(find_checkpoint(run_dir / "checkpoints", which))
+    config = RunConfig.model_validate_json(json.dumps(start.state["config"]))
+    faults = [f"out: {out} is not an empty folder; name a new one"] if out.exists() and _in_use(out) else []
+    if merge and not config.model.lora.enabled:
+        faults.append("merge: the run has model.lora.enabled=false, so there is no adapter to merge")
+    base = locate(str(config.model.llm.checkpoint))
+    if not (base / "tokenizer.json").is_file():
+        faults.append(f"run: {base}, the language model that was trained on, has no tokenizer.json; put it back")
+    if faults:
+        raise ConfigError(faults)
+    partial = out.with_name(f"{TEMPORARY}{out.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write_parts(partial, config, start, base)
+        if merge:
+            _write_merged(partial, base, build.DTYPES[config.model.llm.dtype])
+        (partial / CARD).write_text(model_card(run_dir, config, start, merge), encoding="utf-8")
+        os.replace(partial, out)  # an empty folder gives way
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return start
+
+
+def _in_use(out: Path) -> bool:
+    return not out.is_dir() or any(out.iterdir())
+
+
+def _write_parts(folder: Path, config: RunConfig, start: Checkpoint, base: Path) -> None:
+    mixformer = start.tensors["mixformer"]
+    save_file({n.removeprefix("mixformer."): t for n, t in mixformer.items()}, folder / MIXFORMER, {"format": "pt"})
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    if config.model.lora.enabled:
+        save_file(peft_names(start.tensors["adapter"]), folder / ADAPTER, {"format": "pt"})
+        lora = config.model.lora
+        scale: Any = lora.alpha
+        LoraConfig(
+            r=lora.rank,
+            lora_alpha=scale,
+            lora_dropout=lora.dropout,
+            target_modules=sorted(lora.targets),
+            bias="none",
+            task_type="CAUSAL_LM",
+            inference_mode=True,
+            base_model_name_or_path=str(config.model.llm.checkpoint),
+        ).save_pretrained(str(folder))
+    _copy_tokenizer(base, folder)
+
+
+def peft_names(adapter: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our names of LoRA's tensors -> those in PEFT's files.
+
+    `llm.model.layers.0.self_attn.q_proj.lora_A.default.weight` becomes
+    `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` (peft/utils/save_and_load.py).
+    """
+    return {
+        f"base_model.model.{name.removeprefix('llm.').replace('.default.', '.')}": tensor
+        for name, tensor in adapter.items()
+    }
+
+
+def _write_merged(folder: Path, base: Path, dtype: torch.dtype) -> None:
+    """The language model with the adapter that has just been written, merged by PEFT."""
+    merged: Any = PeftModel.from_pretrained(load_llm(base, dtype), str(folder)).merge_and_unload(safe_merge=True)
+    out = folder / MERGED
+    merged.save_pretrained(out)
+    path = out / "config.json"
+    path.write_text(json.dumps(readable_by_4(json.loads(path.read_text(encoding="utf-8"))), indent=2), encoding="utf-8")
+    _copy_tokenizer(base, out)
+    for pattern in ("LICENSE*", "NOTICE*", "USE_POLICY*"):  # Llama's licence asks for its text beside the weights
+        for file in base.glob(pattern):
+            shutil.copy(file, out)
+
+
+def readable_by_4(values: dict[str, Any]) -> dict[str, Any]:
+    """A Llama's `config.json` of transformers 5 with the keys that 4.57 looks for as well.
+
+    Without them 4.57 takes rope_theta 10000 and no scaling, in silence: another model.
+    """
+    rope = dict(values.get("rope_parameters") or {})
+    if not rope:
+        return values
+    theta = rope.pop("rope_theta", values.get("rope_theta"))
+    scaling = None if rope.get("rope_type", "default") == "default" else rope
+    return {**values, "rope_theta": theta, "rope_scaling": scaling, "torch_dtype": values.get("dtype")}
+
+
+def _copy_tokenizer(base: Path, folder: Path) -> None:
+    """The tokenizer's files, under the class that both transformers 4 and 5 know.
+
+    `TokenizersBackend`, as 5 calls it, does not exist in 4; all that is needed stands in `tokenizer.json`.
+    """
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copy(base / name, folder)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(values.get("extra_special_tokens"), list):  # 5 renamed it; 4 fails on a list of that name
+        values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def parse(arguments: list[str]) -> dict[str, str]:
+    """`key=value` arguments by key.
+
+    Raises:
+        ConfigError: all unknown, malformed and missing ones at once.
+    """
+    values, faults = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not value:
+            faults.append(f"{argument}: is not of the form key=value")
+        elif key not in KEYS:
+            faults.append(f"{key}: unknown key{did_you_mean(key, KEYS)}")
+        else:
+            values[key] = value
+    if not faults:
+        faults += [f"{key}: is missing; see --help" for key in ("run", "out") if key not in values]
+    if values.get("merge", "false") not in ("true", "false"):
+        faults.append(f"merge: true or false, got {values['merge']!r}")
+    if faults:
+        raise ConfigError(faults)
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code."""
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(f"{USAGE}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
+        return 0
+    try:
+        values = parse(arguments)
+        start = export(values["run"], values["out"], values.get("checkpoint", "newest"), values.get("merge") == "true")
+    except ConfigError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    except (CheckpointError, ValueError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    print(f"{values['out']}: step {start.step} of {values['run']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

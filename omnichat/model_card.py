@@ -1,0 +1,201 @@
+"""The README.md of an exported run: what it was made of, from what, under whose licence, and how well it does."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from omnichat import build
+from omnichat.checkpoint import MANIFEST, Checkpoint, file_sha256
+from omnichat.config import RunConfig
+from omnichat.data.info import read_info
+from omnichat.dialogue import DataError
+from omnichat.evaluation.facts import deviations, realised
+from omnichat.evaluation.score import SCORES, TITLES
+from omnichat.recipes import ROOT, locate
+
+# Licences that weights are known by, where their folder does not say: the model pages and repositories of their owners.
+LICENCES = {
+    "llama-3.1": "Llama 3.1 Community License",
+    "llama-3.2": "Llama 3.2 Community License",
+    "whisper": "Apache License 2.0 (Hugging Face page openai/whisper-large-v3), MIT (openai/whisper on GitHub)",
+    "beats": "MIT (microsoft/unilm on GitHub)",
+}
+NOT_STATED = "not stated beside the weights; see their owner's page"
+
+
+def model_card(run_dir: Path, config: RunConfig, start: Checkpoint, merged: bool) -> str:
+    """The card as Markdown, with the front matter that model hubs read.
+
+    Args:
+        run_dir: holds `metrics.jsonl`, and `scores.json` where the run was scored.
+        config: of the run.
+        start: the checkpoint that is exported.
+        merged: whether `merged/` lies beside the card.
+    """
+    front = {
+        "base_model": _shown(str(config.model.llm.checkpoint)),
+        "library_name": "peft" if config.model.lora.enabled else "omnichat",
+        "license": "other",
+        "license_name": "those-of-its-parts",
+        "tags": ["omnichat", "spoken-dialogue"],
+    }
+    sections = {
+        "What this is": _about(config, start, merged),
+        "Made of": _parts(config, start),
+        "Trained on": _sources(run_dir, config, start.step),
+        "Not as in the paper": _deviations(config),
+        "Scores": _scores(run_dir, start.step),
+        "How to load it": _loading(config, merged),
+    }
+    text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items())
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {config.run_name}\n\n{text}\n"
+
+
+def _about(config: RunConfig, start: Checkpoint, merged: bool) -> list[str]:
+    trained = {stem: sum(t.numel() for t in group.values()) for stem, group in start.tensors.items()}
+    counts = ", ".join(f"{stem} {count:,}" for stem, count in trained.items() if stem != "optimizer")
+    manifest = file_sha256(start.path / MANIFEST)
+    versions = ", ".join(f"{name} {version}" for name, version in start.state.get("versions", {}).items())
+    return [
+        "What was trained of a spoken-dialogue model as in OmniChat (ICLR 2025): frozen audio experts, a Mix-Former, "
+        "and a language model with LoRA. It hears the user's turns and writes the next turn: style, then words.",
+        "",
+        f"- run: `{config.run_name}`, step {start.step:,} of {config.trainer.max_steps:,}, seed {config.seed}",
+        f"- run hash (sha256 of the checkpoint's manifest, so of weights and config): `{manifest}`",
+        f"- trained weights: {counts}",
+        f"- input of a user turn: {config.data.input}",
+        f"- versions: {versions or 'older than their record'}",
+        "- the whole config: `omnichat_config.yaml`",
+        *(["- `merged/`: the language model with the adapter worked into its weights"] if merged else []),
+    ]
+
+
+def _parts(config: RunConfig, start: Checkpoint) -> list[str]:
+    paths = build.expert_checkpoints(config) | {"llm": str(config.model.llm.checkpoint)}
+    frozen = start.state.get("frozen", {})
+    rows = [
+        f"| {name} | {_shown(path)} | {licence_of(path)} | `{frozen.get(name, {}).get('sha256', 'not recorded')}` |"
+        for name, path in paths.items()
+    ]
+    return [
+        "| part, frozen | weights | licence | sha256 |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        "The licences of these weights and of the training data govern what may be done with what was trained on them.",
+    ]
+
+
+def licence_of(path: str) -> str:
+    """The licence of weights: as their own README's front matter says, or as they are known by name."""
+    where = locate(path)
+    if where.is_relative_to(ROOT / "checkpoints" / "tiny"):
+        return "Apache License 2.0 (made by omnichat)"
+    if "random_weights" in where.parts:
+        return "none needed (random weights)"
+    readme = (where if where.is_dir() else where.parent) / "README.md"
+    try:
+        front = yaml.safe_load(readme.read_text(encoding="utf-8").split("---")[1])
+        if stated := front.get("license_name") or front.get("license"):
+            return f"{stated} (its README.md)"
+    except (OSError, UnicodeDecodeError, IndexError, AttributeError, yaml.YAMLError):
+        pass  # no front matter, or no README: told by the name
+    name = where.name.lower()
+    return next((licence for known, licence in LICENCES.items() if known in name), NOT_STATED)
+
+
+def _deviations(config: RunConfig) -> list[str]:
+    lines = [f"- {line}" for line in deviations(config, {})]
+    for path in (*build.expert_checkpoints(config).values(), str(config.model.llm.checkpoint)):
+        lines = [line.replace(path, _shown(path)) for line in lines]
+    return lines
+
+
+def _sources(run_dir: Path, config: RunConfig, step: int) -> list[str]:
+    drawn = realised([record for record in _metrics(run_dir) if record.get("step", 0) <= step])
+    weights = build.source_weights(config)
+    return [
+        f"- {name}: {_store(path)}; share asked for {weights[name]:g}"
+        + (f"; drawn: {drawn[name]}" if name in drawn else "")
+        for name, path in build.training_stores(config).items()
+    ] + [f"- held out as {name}: {_store(path)}" for name, path in build.validation_stores(config).items()]
+
+
+def _metrics(run_dir: Path) -> list[Mapping[str, float]]:
+    records = []
+    path = run_dir / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # cut by a kill
+    return records
+
+
+def _store(path: Path) -> str:
+    shown = f"`{_shown(str(path))}`"
+    if "made_up" in path.parts:
+        return f"{shown} (made-up dialogues of tones; no licence needed)"
+    for folder in (path, path.parent):  # a split's folder or file lies in its store
+        try:
+            info = read_info(folder)
+        except DataError:
+            continue
+        return f"{shown} ({info.name}; licence: {info.licence}; from {info.source})"
+    return f"{shown} (its store does not say where it comes from)"
+
+
+def _scores(run_dir: Path, step: int) -> list[str]:
+    try:
+        scores: dict[str, Any] = json.loads((run_dir / SCORES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ["These weights were not scored."]
+    if scores.get("step") != step:
+        return [f"These weights were not scored; the run's scores are of step {scores.get('step')}."]
+    lines = []
+    for split, record in scores["splits"].items():
+        part = f", in part: {record['partial']['replies']} of {record['partial']['of']}" if record["partial"] else ""
+        lines += [f"{split} (n = {record['n']}{part}; 95 % intervals by bootstrap), x 100:", "", "| metric | value |"]
+        lines += ["|---|---|", *_rows(record["metrics"]), ""]
+    return lines[:-1]
+
+
+def _rows(metrics: Mapping[str, Any]) -> Sequence[str]:
+    rows = []
+    for name, title in TITLES.items():
+        found = metrics.get(name)
+        if not found or found.get("value") is None:
+            continue
+        interval = " ({:.1f} to {:.1f})".format(*(100 * end for end in found["ci95"])) if found.get("ci95") else ""
+        rows.append(f"| {title} | {100 * found['value']:.1f}{interval} |")
+    return rows
+
+
+def _loading(config: RunConfig, merged: bool) -> list[str]:
+    base = _shown(str(config.model.llm.checkpoint))
+    if not config.model.lora.enabled:
+        return ["The run trained no adapter; `mixformer.safetensors` holds the Mix-Former, named as its modules are."]
+    last = [
+        *(["", "`merged/` loads alone with `AutoModelForCausalLM.from_pretrained`."] if merged else []),
+        "",
+        "That is the language model, which takes embeddings. The Mix-Former makes embeddings of what the experts hear: "
+        "`mixformer.safetensors` holds its weights, named as the modules of `omnichat.models.mixformer.MixFormer`.",
+    ]
+    return [
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'base = AutoModelForCausalLM.from_pretrained("{base}")',
+        'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")',
+        "```",
+        *last,
+    ]
+
+
+def _shown(path: str) -> str:
+    """The end of a path: what is before it is of one machine only."""
+    return "/".join(Path(path).parts[-2:])

@@ -1,0 +1,223 @@
+"""An exported run is the trained model: what PEFT and transformers make of it has our logits."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from omnichat import build
+from omnichat.chat import LoadedRun, load_run
+from omnichat.checkpoint import CheckpointError, load_checkpoint, mark_best, save_checkpoint
+from omnichat.config import ConfigError, RunConfig, load_config
+from omnichat.export import export, main
+from omnichat.models.tiny import write_llama
+from omnichat.training.fit import fit
+
+OVERRIDES = (
+    "recipe=smoke", "data.made_up=4", "trainer.max_steps=2", "trainer.save_every=1", "trainer.warmup_steps=1",
+    "trainer.validate_every=0", "trainer.learning_rate=0.05", "preflight=off",
+)  # fmt: skip
+# The values of Llama-3.1's own config.json.
+LLAMA31_ROPE = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps of a run whose language model has Llama-3.1's rope."""
+    folder = tmp_path_factory.mktemp("runs") / "a run"
+    made = build.materialise(load_config(*OVERRIDES), folder)
+    llama = Path(str(made.model.llm.checkpoint))
+    base = LlamaForCausalLM.from_pretrained(llama)
+    base.config.rope_parameters = {**LLAMA31_ROPE, "rope_theta": 500_000.0}
+    write_llama(llama, base)
+    assert fit(made, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(run_dir: Path) -> Path:
+    """Exported by the command, merged too."""
+    folder = run_dir.parent / "exports" / "one"
+    assert main([f"run={run_dir}", f"out={folder}", "merge=true"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(run_dir: Path) -> LoadedRun:
+    """The run as chat loads it."""
+    return load_run(run_dir)
+
+
+def base_of(ours: LoadedRun) -> LlamaForCausalLM:
+    """The frozen language model, as transformers alone loads it."""
+    return AutoModelForCausalLM.from_pretrained(ours.config.model.llm.checkpoint, dtype=torch.float32)
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    """Of a row of token ids."""
+    return model(torch.arange(3, 260, 4)[None]).logits
+
+
+def test_peft_and_the_merged_folder_have_our_logits(out: Path, ours: LoadedRun) -> None:
+    """A name that PEFT does not know is passed over with a warning, and the adapter is then no adapter."""
+    expected = logits(ours.model.llm)
+    base = base_of(ours)
+    assert (logits(base) - expected).abs().max() > 1e-2  # the adapter does something
+    adapted = PeftModel.from_pretrained(base, out)
+    merged = AutoModelForCausalLM.from_pretrained(out / "merged", dtype=torch.float32)
+    assert (logits(adapted) - expected).abs().max() <= 1e-5
+    assert (logits(merged) - expected).abs().max() <= 1e-5
+
+
+def test_names_are_those_that_peft_itself_writes(out: Path, ours: LoadedRun, tmp_path: Path) -> None:
+    """Also for other readers of the format, which look for names rather than ask PEFT."""
+    PeftModel.from_pretrained(base_of(ours), out).save_pretrained(tmp_path)
+    written, found = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, out))
+    assert found.keys() == written.keys()
+    assert json.loads((out / "adapter_config.json").read_text())["peft_type"] == "LORA"
+
+
+def test_the_mixformer_and_the_config_are_the_runs(out: Path, run_dir: Path, ours: LoadedRun) -> None:
+    """With both, whoever has the experts can build the model again."""
+    mixformer = load_file(out / "mixformer.safetensors")
+    state = ours.model.mixformer.state_dict()
+    assert mixformer.keys() == state.keys()
+    assert all(torch.equal(mixformer[name], tensor) for name, tensor in state.items())
+    config = RunConfig.model_validate_json(json.dumps(yaml.safe_load((out / "omnichat_config.yaml").read_text())))
+    assert config == ours.config
+
+
+def test_transformers_4_finds_what_it_looks_for(out: Path, ours: LoadedRun) -> None:
+    """4.57 reads a config of 5 with rope_theta 10000 and without scaling, in silence, and fails on its tokenizer."""
+    values = json.loads((out / "merged" / "config.json").read_text())
+    assert values["rope_theta"] == 500_000.0
+    assert values["rope_scaling"] == LLAMA31_ROPE
+    assert values["torch_dtype"] == "float32"
+    for folder in (out, out / "merged"):
+        about = json.loads((folder / "tokenizer_config.json").read_text())
+        assert about["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert not isinstance(about.get("extra_special_tokens"), list)
+        text = "(female, sad, slow, low): I am home.<|eot_id|>"
+        base = Tokenizer.from_file(f"{ours.config.model.llm.checkpoint}/tokenizer.json")  # a Prompt changes its own
+        expected = base.encode(text, add_special_tokens=False).ids
+        assert AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"] == expected
+    # The keys for 4 must not lead 5 astray.
+    again = AutoConfig.from_pretrained(out / "merged")
+    assert isinstance(again, LlamaConfig)
+    assert again.rope_parameters == {**LLAMA31_ROPE, "rope_theta": 500_000.0}
+
+
+def test_the_card_says_all_there_is_to_say(out: Path, run_dir: Path, ours: LoadedRun) -> None:
+    """A card with blanks is no card; weights without their origin and licence may not be passed on."""
+    card = (out / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["library_name"] == "peft"
+    for said in (
+        "step 2 of 2", "synthetic", "held out as val", "random weights", "the paper's: Llama-3.1-8B-Instruct",
+        "not scored", "share asked for 0.5", *ours.config.model.experts,
+    ):  # fmt: skip
+        assert said in card, said
+    state = load_checkpoint(run_dir / "checkpoints" / "2").state
+    assert all(identity["sha256"] in card for identity in state["frozen"].values())
+    assert not re.search(r"More Information Needed|None|\bTODO\b|<[a-z_]+>", card)
+    assert str(run_dir.parent) not in card  # a path of one machine
+
+
+def test_scores_are_shown_where_they_are_of_these_weights(run_dir: Path, tmp_path: Path) -> None:
+    """Figures of another step beside these weights would be wrong figures."""
+    metrics = {"bleu": {"value": 0.1234, "ci95": [0.1, 0.2]}, "meteor": {"value": None}}
+    split = {"n": 4, "partial": None, "metrics": metrics}
+    scores = run_dir / "scores.json"
+    try:
+        for step in (1, 2):
+            scores.write_text(json.dumps({"step": step, "splits": {"val": split}}))
+            export(run_dir, tmp_path / str(step))
+    finally:
+        scores.unlink()
+    assert "the run's scores are of step 1" in (tmp_path / "1" / "README.md").read_text()
+    assert "| BLEU-4 | 12.3 (10.0 to 20.0) |" in (tmp_path / "2" / "README.md").read_text()
+
+
+def test_licences_are_read_where_they_stand(run_dir: Path, tmp_path: Path) -> None:
+    """The licence of a base model is that of its own card, not what its name suggests."""
+    from omnichat.model_card import NOT_STATED, licence_of
+
+    for name in ("Llama-3.1-8B-Instruct", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Mine\n")
+    assert licence_of(str(tmp_path / "mine")).startswith("cc-by-4.0")
+    assert licence_of(str(tmp_path / "Llama-3.1-8B-Instruct")) == "Llama 3.1 Community License"
+    assert licence_of(str(tmp_path / "unknown.pt")) == NOT_STATED
+
+
+def test_which_checkpoint(run_dir: Path, tmp_path: Path) -> None:
+    """The last step is not always the one to pass on."""
+    checkpoints = run_dir / "checkpoints"
+    with pytest.raises(CheckpointError, match=r"no checkpoint is noted as the best.*\(1, 2\)"):
+        export(run_dir, tmp_path / "no", "best")
+    mark_best(checkpoints, 1, "validation/total", 0.5)
+    try:
+        assert export(run_dir, tmp_path / "best", "best").step == 1
+        assert load_run(run_dir, "best").step == 1
+    finally:
+        (checkpoints / "best.json").unlink()
+    assert export(run_dir, tmp_path / "step", "1").step == 1
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 7; there are: 1, 2"):
+        export(run_dir, tmp_path / "no", "7")
+    with pytest.raises(CheckpointError, match="is not newest, best or a step"):
+        export(run_dir, tmp_path / "no", "last")
+    assert not (tmp_path / "no").exists()
+
+
+def test_nothing_is_overwritten_and_nothing_left_half_made(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with something in it may be somebody's only copy; a half export looks like a whole one."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").write_text("mine")
+    assert main([f"run={run_dir}", f"out={tmp_path / 'full'}"]) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "full") == ["kept"]
+
+    def full(*arguments: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("omnichat.export.model_card", full)
+    assert main([f"run={run_dir}", f"out={tmp_path / 'half'}"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["full"]
+
+
+def test_a_run_without_an_adapter(run_dir: Path, tmp_path: Path) -> None:
+    """The Mix-Former alone can be passed on; there is nothing to merge."""
+    start = load_checkpoint(run_dir / "checkpoints" / "2")
+    state = json.loads(json.dumps(start.state))
+    state["config"]["model"]["lora"]["enabled"] = False
+    save_checkpoint(tmp_path / "run" / "checkpoints", 2, {"mixformer": start.tensors["mixformer"]}, state)
+    with pytest.raises(ConfigError, match="no adapter to merge"):
+        export(tmp_path / "run", tmp_path / "merged", merge=True)
+    export(tmp_path / "run", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("adapter*"))
+    assert "trained no adapter" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_all_faults_of_a_command_line_come_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """One per try would be a bad joke; --help shows an example."""
+    assert main(["rnu=x", "merge", "out=y"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'run'" in said
+    assert "merge: is not of the form key=value" in said
+    assert main(["--help"]) == 0
+    assert "python -m omnichat.export run=runs/quickstart" in capsys.readouterr().out
