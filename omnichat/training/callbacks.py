@@ -12,6 +12,7 @@ from omnichat.batch import PackedBatch
 from omnichat.checkpoint import Checkpoint, trainable
 from omnichat.training.engines import scatter
 from omnichat.training.module import OmniChatModule, StepSums
+from omnichat.training.ranks import is_first
 from omnichat.training.resume import CheckpointWriter
 from omnichat.training.stopping import StopRequest
 
@@ -82,10 +83,10 @@ class ProgressLine:
     """A progress bar on a terminal; elsewhere one line per logged step."""
 
     def __init__(self, title: str, total: int, start: int) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not is_first())
         self.total = total
         self.bar: Progress | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self.bar = Progress(
                 TextColumn(title),
                 BarColumn(),
@@ -106,14 +107,14 @@ class ProgressLine:
         parts += [f"wait {metrics['perf/data_wait']:.0%}"]
         if self.bar is not None:
             self.bar.update(self.task, completed=step, state=" ".join(parts))
-        else:
+        elif not self.console.quiet:
             print(f"step {step}/{self.total} " + " ".join(parts), file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Say something that stays on the screen."""
         if self.bar is not None:
             self.bar.console.print(text)
-        else:
+        elif not self.console.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import logging
 import math
-import os
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.precompute import fill_feature_store
 from omnichat.training.preflight import Preflight, PreflightDone
+from omnichat.training.ranks import first_speaks, is_first
 from omnichat.training.resume import CheckpointWriter, starting_point
 from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
@@ -48,15 +48,16 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(run_dir):
+    with _locked(run_dir), first_speaks():
         # 1. the run folder: one run at a time, of one config
         if faults := missing(config):
             raise ConfigError(faults)
         config = build.materialise(config, run_dir)
         start = starting_point(config, run_dir / CHECKPOINTS)
         first_step = start.step if start is not None else 0
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        (run_dir / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if is_first():
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            (run_dir / CONFIG_FILE).write_text(text, encoding="utf-8")
         if config.threads is not None:
             torch.set_num_threads(config.threads)
 
@@ -177,7 +178,7 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
 
 def _list_overlong(path: Path, lines: Sequence[str]) -> None:
     """Name every dialogue that is over the limit, and what was done with it; no file where there is none."""
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+    if not is_first():
         return
     path.unlink(missing_ok=True)
     if lines:
@@ -217,7 +218,7 @@ def _quiet() -> None:
 @contextlib.contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     with (run_dir / ".lock").open("w") as lock:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # the other ranks share rank 0's folder
+        if is_first():  # the other ranks share its folder
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

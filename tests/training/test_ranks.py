@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from omnichat.config import load_config
 from omnichat.training.fit import fit
+from omnichat.training.ranks import is_first
 
 QUICK = (
     "recipe=smoke", "data.made_up=16", "trainer.max_steps=3", "trainer.save_every=0", "trainer.validate_every=0",
@@ -40,6 +41,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def steps(run_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+ENVIRONMENTS = [
+    ({}, True),
+    ({"LOCAL_RANK": "1"}, False),  # Lightning's own launcher
+    ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+    ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # torchrun, the second node
+    ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun inside srun
+    ({"SLURM_PROCID": "3"}, False),  # srun sets no LOCAL_RANK
+    ({"SLURM_PROCID": "0"}, True),
+]
+
+
+@pytest.mark.parametrize(("environment", "first"), ENVIRONMENTS)
+def test_one_process_owns_the_run_folder(environment: dict[str, str], first: bool) -> None:
+    """Two owners would lock each other out, as ranks of srun or the first ranks of two nodes did."""
+    assert is_first(environment) is first
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "one rank"])
