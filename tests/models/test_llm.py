@@ -279,6 +279,16 @@ def test_compiled_layers(llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch)
     assert frames[1:] == frames[1:2] * 3, "compiled anew for each batch"
 
 
+def test_softmax_error() -> None:
+    """Fails when what is compiled for a GPU is another loss, or another gradient, than cross entropy's."""
+    logits, wanted = torch.randn(5, 11, requires_grad=True), torch.tensor([0, 10, 3, 3, 7])
+    expected = F.cross_entropy(logits, wanted, reduction="none")
+    (gradient,) = torch.autograd.grad(expected.sum(), logits)
+    losses, error = llm_module._softmax_error(logits.detach(), wanted)
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(error, gradient)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_packed_on_cuda_equals_cpu(folder: Path) -> None:

@@ -40,27 +40,28 @@ def windows_of(x: Tensor, taps: int, stride: int = 1) -> Tensor:
     return x.unfold(-2, taps, stride).transpose(-1, -2)
 
 
-def grouped_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """A convolution over time that keeps its length: (A, N, D), weights (D, D / groups, taps) -> (A, N, D).
+def grouped_conv1d(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """A convolution over time that keeps its length: (A, N, D), weights (D, D / groups, taps) -> (A, N, D)."""
+    if x.is_cuda:
+        return grouped_conv1d_as_products(x, weight, bias, groups)
+    # On processors with AMX, torch 2.13's bfloat16 convolution is wrong for few channels in a group.
+    inputs, kernel = x.transpose(1, 2).float(), weight.float()
+    y = F.conv1d(inputs, kernel, bias.float(), padding=weight.shape[2] // 2, groups=groups)
+    return y[..., : x.shape[1]].transpose(1, 2).to(x.dtype)  # an even kernel gives one position too many
 
-    On a GPU as matrix products, because cuDNN has no fast kernel for few channels in a group.
-    """
+
+def grouped_conv1d_as_products(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """The same as matrix products: matrix units work with few channels in a group too."""
     num_frames, taps = x.shape[1], weight.shape[2]
-    if not x.is_cuda:
-        # On processors with AMX, torch 2.13's bfloat16 convolution is wrong for few channels in a group.
-        inputs, kernel = x.transpose(1, 2).float(), weight.float()
-        y = F.conv1d(inputs, kernel, None if bias is None else bias.float(), padding=taps // 2, groups=groups)
-        return y[..., :num_frames].transpose(1, 2).to(x.dtype)  # an even kernel gives one position too many
     padded = F.pad(x, (0, 0, taps // 2, taps // 2)).unflatten(-1, (groups, -1)).movedim(2, 0).contiguous()
     kernels = weight.unflatten(0, (groups, -1)).permute(0, 3, 2, 1).flatten(1, 2)  # (groups, taps x inputs, outputs)
     size = x.element_size() * x.shape[0] * num_frames * kernels.shape[1]
-    together = max(1, CONVOLUTION_BYTES // size)
+    together = max(1, CONVOLUTION_BYTES // max(1, size))
     parts = []
     for some, kernel in zip(padded.split(together), kernels.split(together), strict=True):
         windows = windows_of(some, taps)[:, :, :num_frames].flatten(3).flatten(1, 2)
         parts.append(torch.bmm(windows, kernel))
-    y = torch.cat(parts).unflatten(1, (x.shape[0], num_frames)).permute(1, 2, 0, 3).flatten(2)
-    return y if bias is None else y + bias
+    return torch.cat(parts).unflatten(1, (x.shape[0], num_frames)).permute(1, 2, 0, 3).flatten(2) + bias
 
 
 class EncoderNet(nn.Module, ABC):

@@ -193,6 +193,7 @@ class _PositionalConv(nn.Conv1d):
         super().__init__(config.embed_dim, config.embed_dim, taps, padding=taps // 2, groups=config.conv_pos_groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
         y = grouped_conv1d(x, self.weight, self.bias, self.groups)
         return F.gelu(F.layer_norm(y, y.shape[-1:]))
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from omnichat.audio import pieces
-from omnichat.models.encoders import load_encoder
+from omnichat.models.encoders import base, load_encoder
 from omnichat.models.encoders.base import _Piece
 
 EVERY_LENGTH = np.arange(160, 480_001)
@@ -76,6 +77,18 @@ def test_cuda(expert, batch) -> None:
     on_gpu, gpu_counts = copy.deepcopy(expert).cuda()(batch[0].cuda(), batch[1].cuda())
     assert torch.equal(gpu_counts.cpu(), counts)
     torch.testing.assert_close(on_gpu.cpu(), frames, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("groups", "taps"), [(4, 16), (2, 19), (1, 1), (8, 128)])
+def test_convolution_as_products(monkeypatch: pytest.MonkeyPatch, groups: int, taps: int) -> None:
+    """Prevents taps or channels in another order, a shifted frame, and groups lost where memory holds only some."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(3, 21, 16), torch.randn(16, 16 // groups, taps), torch.randn(16)
+    expected = F.conv1d(x.transpose(1, 2), weight, bias, padding=taps // 2, groups=groups)[..., :21].transpose(1, 2)
+    for size in (2**30, 1):
+        monkeypatch.setattr(base, "CONVOLUTION_BYTES", size)
+        torch.testing.assert_close(base.grouped_conv1d_as_products(x, weight, bias, groups), expected)
+    torch.testing.assert_close(base.grouped_conv1d(x, weight, bias, groups), expected)
 
 
 def test_frame_counts_of_every_length(golden) -> None:

@@ -8,7 +8,7 @@ import yaml
 from torch.nn import functional as F
 
 from omnichat.models.encoders import EncoderError, load_encoder
-from omnichat.models.encoders.emotion2vec import alibi_slopes, normalize
+from omnichat.models.encoders.emotion2vec import Emotion2vecConfig, _Convolutions, alibi_slopes, normalize
 
 
 @pytest.mark.parametrize("variant", ["base", "plus"])
@@ -24,6 +24,15 @@ def test_matches_upstream(case, golden, waves, variant, clip) -> None:
     torch.testing.assert_close(frames[0], expected, atol=tolerances["atol"], rtol=0)
     normalised = normalize(waves[clip][None], torch.tensor([len(waves[clip])]))[0, :400]
     torch.testing.assert_close(normalised, torch.from_numpy(arrays["source_normalized"]), atol=1e-6, rtol=0)
+
+
+def test_convolutions_as_products() -> None:
+    """Prevents a GPU from computing other frames: taps and channels in another order, a stride or a norm left out."""
+    torch.manual_seed(0)
+    convolutions = _Convolutions(Emotion2vecConfig(conv_layers=((16, 10, 5), (24, 3, 2), (8, 2, 2))).conv_layers)
+    wave = torch.randn(2, 3_001)
+    with torch.no_grad():
+        torch.testing.assert_close(convolutions.as_products(wave[:, None]), convolutions(wave))
 
 
 def test_normalisation_is_over_the_clip_alone() -> None:
