@@ -9,7 +9,7 @@ from benchmarks.gpu.report import is_equal, text
 from benchmarks.gpu.run import ARMS, COMPILED, EAGER, PAD30, PLAIN, SALMONN, Found, Options, run
 from benchmarks.gpu.scale import TOY
 
-OPTIONS = Options(TOY, torch.device("cpu"), dialogues=2, plain_micro=1, salmonn_micro=1, warmup=1, steps=1, workers=0)
+OPTIONS = Options(TOY, torch.device("cpu"), dialogues=2, plain_micro=1, salmonn_micro=1, warmup=0, steps=1, workers=0)
 OPTIONS = dataclasses.replace(OPTIONS, arms=(ARMS[0], "no such arm", *ARMS[1:]))
 
 
