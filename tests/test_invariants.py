@@ -31,11 +31,15 @@ def gradients(model: OmniChat, loss: Tensor) -> dict[str, Tensor]:
 
 
 def assert_same_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """||a - b|| / ||b|| <= 1e-5 for each tensor; where b is nothing but rounding, of the largest tensor's 1e-6."""
+    """||a - b|| / ||b|| <= 1e-5 for each tensor, but for 1e-9 of the largest tensor.
+
+    Some gradients are zero but for rounding (of the self-attention of a single query), which differs between processors;
+    1e-9 is a hundredth of float32's own step.
+    """
     assert one.keys() == other.keys()
-    floor = 1e-6 * max(tensor.norm() for tensor in other.values())
+    rounding = 1e-9 * max(tensor.norm() for tensor in other.values())
     for name, tensor in other.items():
-        assert (one[name] - tensor).norm() <= 1e-5 * max(tensor.norm(), floor), name
+        assert (one[name] - tensor).norm() <= 1e-5 * tensor.norm() + rounding, name
 
 
 def padded_loss(model: OmniChat, examples: list[Example]) -> Tensor:
