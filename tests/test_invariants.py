@@ -33,7 +33,7 @@ def gradients(model: OmniChat, loss: Tensor) -> dict[str, Tensor]:
 def assert_same_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     """||a - b|| / ||b|| <= 1e-5 for each tensor, but for 1e-9 of the largest tensor.
 
-    Some gradients are zero but for rounding (of the self-attention of a single query), which differs between processors;
+    Some gradients are zero but for rounding (the self-attention of a single query), which differs between processors;
     1e-9 is a hundredth of float32's own step.
     """
     assert one.keys() == other.keys()
