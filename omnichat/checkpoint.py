@@ -1,7 +1,7 @@
 """Checkpoints: only what is trained, as safetensors and JSON, whole or not at all.
 
 A checkpoint is a folder named by its step. It is written beside its place, made durable, and renamed;
-`manifest.json`, written last, holds the size and sha256 of every file. A folder without a manifest is
+`manifest.json`, written last, holds the size and sha256 of every file, and its own. A folder without a manifest is
 not a checkpoint, and a file that does not match its entry is refused by name.
 """
 
@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 TEMPORARY = ".partial-"
 BEST = "best.json"
+FORMAT = 2  # 1 had no sha256 of the manifest itself
 
 
 class CheckpointError(ValueError):
@@ -64,8 +66,9 @@ def save_checkpoint(
             )
         (partial / STATE).write_text(json.dumps({"step": step, **state}, indent=1), encoding="utf-8")
         files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
+        manifest = {"format": FORMAT, "step": step, "files": files}
         (partial / MANIFEST).write_text(
-            json.dumps({"format": 1, "step": step, "files": files}, indent=1), encoding="utf-8"
+            json.dumps(manifest | {"sha256": _content_sha256(manifest)}, indent=1), encoding="utf-8"
         )
         for path in partial.iterdir():
             _flush(path)
@@ -92,7 +95,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     manifest = verify(path)
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    try:
+        state = dict(json.loads((path / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path / STATE}: is no JSON object ({error}); use an earlier checkpoint") from None
     stems = [Path(name).stem for name in manifest["files"] if name.endswith(".safetensors")]
     try:
         tensors = {stem: load_file(path / f"{stem}.safetensors") for stem in stems}
@@ -108,13 +114,16 @@ def verify(path: Path | str) -> dict[str, Any]:
         CheckpointError: see `load_checkpoint`.
     """
     path = Path(path)
+    damaged = f"{path / MANIFEST}: is damaged ({{}}); use an earlier checkpoint"
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
+        files, noted = dict(manifest["files"]), manifest.pop("sha256", None)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: has no {MANIFEST}, so it is not a complete checkpoint") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST}: is damaged ({error}); use an earlier checkpoint") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(damaged.format(error)) from None
+    if noted != _content_sha256(manifest) and not (noted is None and manifest.get("format") == 1):
+        raise CheckpointError(damaged.format("it does not match its own sha256"))
     for name, expected in files.items():
         file = path / name
         if not file.is_file():
@@ -149,6 +158,8 @@ def find_checkpoint(folder: Path | str, which: str = "newest") -> Path:
         if path is None:
             reasons = "".join(f"\n  refused: {reason}" for reason in refused)
             raise CheckpointError(f"{folder.parent}: holds no valid checkpoint; train first, or correct run={reasons}")
+        for reason in refused:
+            print(f"refused: {reason}", file=sys.stderr)
         return path
     steps = ", ".join(path.name for path in list_checkpoints(folder)) or "none"
     if which == "best":
@@ -268,6 +279,10 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _content_sha256(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

@@ -208,6 +208,8 @@ def _read_index(path: Path) -> NDArray[np.void]:
         part = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError("damaged_features", f"cannot be read ({error}); {_CURE}", str(path)) from None
+    if not isinstance(part, np.ndarray):  # a zip of arrays
+        raise DataError("damaged_features", f"is no index of features; {_CURE}", str(path))
     if part.dtype != INDEX or part.ndim != 1:
         raise DataError("damaged_features", f"is no index of features ({part.dtype}); {_CURE}", str(path))
     checked: NDArray[np.void] = part

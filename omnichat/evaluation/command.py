@@ -143,7 +143,7 @@ def read_config(run: Path, settings: Mapping[str, int]) -> RunConfig:
         return RunConfig.model_validate_json(json.dumps(values))
     except FileNotFoundError:
         raise UsageError(f"run: {path} is not there; train the run first, or correct run=") from None
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
         raise UsageError(f"run: {path} is not the config of a run ({error!r})") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())

@@ -47,7 +47,6 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         DataError, CheckpointError, EncoderError, TrainingError, ValueError: with what failed, where, and the cure.
     """
     run_dir = Path(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
     with _locked(run_dir), first_speaks():
         # 1. the run folder: one run at a time, of one config
         if faults := missing(config):
@@ -217,7 +216,13 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
-    with (run_dir / ".lock").open("w") as lock:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / ".lock").open("w")
+    except OSError as error:
+        fault = f"hydra.run.dir: {run_dir} cannot be written to ({error.strerror}); name another folder"
+        raise ConfigError([fault]) from None
+    with lock:
         if is_first():  # the other ranks share its folder
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

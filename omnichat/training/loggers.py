@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from omnichat.config import RunConfig
+from omnichat.training.guard import TrainingError
 
 METRICS = "metrics.jsonl"
 
@@ -34,9 +35,20 @@ class JsonLinesLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append `{"step": step, **metrics}`."""
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"step": step, **{name: float(value) for name, value in metrics.items()}}) + "\n")
+        """Append `{"step": step, **metrics}`.
+
+        Raises:
+            TrainingError: the disk refuses.
+        """
+        line = json.dumps({"step": step, **{name: float(value) for name, value in metrics.items()}}) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(line)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path}: step {step} cannot be written ({error.strerror}); free disk space, and the same "
+                "command goes on from the last checkpoint"
+            ) from None
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from omnichat import build, checkpoint
-from omnichat.checkpoint import Checkpoint, trainable
+from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
 from omnichat.config import ConfigError, RunConfig
 from omnichat.recipes import locate
 from omnichat.training.engines import gather
@@ -18,6 +19,7 @@ from omnichat.training.module import OmniChatModule
 
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
 FREE_SECTIONS = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")
+FREE_DATA_KEYS = ("data.num_workers", "data.features_dir", "data.test")  # how it is read, not what
 FIXED_TRAINER_KEYS = ("dialogues_per_step", "tokens_per_step")
 
 
@@ -70,7 +72,18 @@ class CheckpointWriter:
 def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and sha256 of every frozen part."""
     paths = build.expert_checkpoints(config) | {"llm": str(config.model.llm.checkpoint)}
-    return {name: {"path": path, "sha256": checkpoint.file_sha256(locate(path))} for name, path in paths.items()}
+    return {name: {"path": path, "sha256": _sha256(locate(path), _stamp(locate(path)))} for name, path in paths.items()}
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache
+def _sha256(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    """Kept: a resumed run asks at its start and at its first save, and weights are many gigabytes."""
+    return checkpoint.file_sha256(path)
 
 
 def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
@@ -79,7 +92,8 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
     Raises:
         ConfigError: the folder's checkpoints are another config's (lists the keys that differ), or `resume=never`
             and there are some.
-        CheckpointError: `resume=PATH` names a checkpoint that is not valid.
+        CheckpointError: `resume=PATH` names a checkpoint that is not valid, or one of another model; frozen weights
+            are not those that were trained with. Lists all that differs.
     """
     if config.resume == "never":
         if checkpoint.list_checkpoints(folder):
@@ -88,7 +102,9 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
             )
         return None
     if config.resume != "auto":
-        return checkpoint.load_checkpoint(locate(config.resume))
+        named = checkpoint.load_checkpoint(locate(config.resume))
+        _check_model(named, config)
+        return named
     newest, refused = checkpoint.newest_valid(folder)
     for reason in refused:
         print(f"refused: {reason}", flush=True)
@@ -103,14 +119,45 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
                 "train this one elsewhere with run_name=NAME, or set the keys back",
             ]
         )
+    _check_model(start, config)
     return start
+
+
+def _check_model(start: Checkpoint, config: RunConfig) -> None:
+    """Refuse weights of another model: of what shapes it, or makes another function of it, and what is frozen in it.
+
+    Where the weights lie is free, and so are dropout and the dtype of the frozen language model.
+    """
+    model = {"model": start.state["config"]["model"]}, {"model": config.model_dump(mode="json")["model"]}
+    free = ("model.random", "model.lora.dropout", "model.llm.dtype")
+    faults = [
+        line
+        for line in _changed_keys(*model)
+        if not (name := line.partition(":")[0]).endswith(".checkpoint") and name not in free
+    ]
+    before = start.state.get("frozen", {})
+    faults += [
+        f"{name}: {identity['path']} has the sha256 {identity['sha256'][:12]}..., "
+        f"was trained with {before[name]['sha256'][:12]}... ({before[name]['path']})"
+        for name, identity in frozen_identities(config).items()
+        if name in before and identity["sha256"] != before[name]["sha256"]
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{start.path}: does not fit the model of this config; set these back, or choose another checkpoint:\n  "
+            + "\n  ".join(faults)
+        )
 
 
 def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     changed = []
     for key in sorted(before.keys() | now.keys()):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if name in FREE_SECTIONS or (prefix == "trainer." and key not in FIXED_TRAINER_KEYS) or old == new:
+        if (
+            name in (*FREE_SECTIONS, *FREE_DATA_KEYS)
+            or (prefix == "trainer." and key not in FIXED_TRAINER_KEYS)
+            or old == new
+        ):
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             changed += _changed_keys(old, new, f"{name}.")
