@@ -1,4 +1,4 @@
-"""Files from elsewhere are read, never run: seven payloads in place of every file that a loader opens."""
+"""Files from elsewhere are read, never run: eight payloads in place of every file that a loader opens."""
 
 import io
 import json
