@@ -140,6 +140,8 @@ def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> O
                 module.train()  # all else of the LLM stays in evaluation mode
     if config.trainer.activation_checkpointing:
         llm.activation_checkpointing_enable()
+        for layer in llm.model.layers:
+            layer.training = True  # else transformers leaves it out; what is inside stays in evaluation mode
     mixformer = MixFormer(
         widths if widths is not None else {name: encoder.dim for name, encoder in encoders.items()},
         llm.config.hidden_size,

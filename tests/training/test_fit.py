@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from omnichat.chat import load_run
 from omnichat.checkpoint import CheckpointError, best, file_sha256, load_checkpoint, tensors_sha256
@@ -219,6 +220,34 @@ def test_damaged_newest_checkpoint_falls_back(tmp_path: Path, capsys: pytest.Cap
     assert "refused" in printed
     assert "mixformer.safetensors" in printed
     assert losses(tmp_path) == expected
+
+
+def test_activation_checkpointing_computes_layers_twice_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers leaves it out in silence for layers in evaluation mode, and the memory is not saved."""
+    forward, calls = LlamaMLP.forward, []
+
+    def counted(self: LlamaMLP, hidden: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return forward(self, hidden)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
+    counts, hashes = [], []
+    for value in ("false", "true"):
+        overrides = (
+            "trainer.max_steps=2",
+            "trainer.micro_batch=8",
+            f"trainer.activation_checkpointing={value}",
+            "preflight=off",
+        )
+        fit(config(*overrides, "trainer.validate_every=2", "trainer.generate_dialogues=0"), tmp_path / value)
+        counts.append(len(calls))
+        hashes.append(trained(tmp_path / value, 2))
+        calls.clear()
+    steps, layers = 2, 1
+    assert counts[1] - counts[0] == steps * layers
+    assert hashes[0] == hashes[1]
 
 
 def test_the_best_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
