@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omnichat.config import ConfigError, check, validate
 from omnichat.recipes import CONF_DIR, compose, force, read_overrides, register_recipes
 from omnichat.requirements import missing
+from omnichat.secrets import mask_output
 
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 USERS_OWN = ("data.val.", "data.test.", "data.sources.", "data.sources=")  # keys are the user's
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> None:
     try:
         config = validate(cfg)
         if job.mode == RunMode.MULTIRUN:
-            run_point(config.run_name, typed_overrides(job))
+            run_point(config.run_name, typed_overrides(job), config.logger.wandb.group or config.run_name)
             return
         from omnichat.training.fit import fit
 
@@ -59,17 +60,19 @@ def typed_overrides(job: HydraConf) -> list[str]:
     return [*task, *(override for override in settings if key_of(override) == "hydra.run.dir")]
 
 
-def run_point(run_name: str, overrides: Sequence[str]) -> None:
+def run_point(run_name: str, overrides: Sequence[str], group: str) -> None:
     """Run one point of a sweep in a process and a folder of its own; a failing point does not end the sweep.
 
-    In one process, the weights, process groups and environment of a run would leak into the next.
+    In one process, the weights, process groups and environment of a run would leak into the next. `group` is the
+    sweep's in W&B.
     """
     fixed = {key_of(values[0]) for values in read_overrides(sys.argv[1:])[0] if len(values) == 1}
     swept = [override for override in overrides if key_of(override) not in fixed]
     changes = [key_of(override).rpartition(".")[2] + "_" + override.partition("=")[2] for override in swept]
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", "_".join([run_name, *changes]))
     kept = [override for override in overrides if key_of(override) != "run_name"]
-    process = subprocess.Popen([sys.executable, __file__, *kept, f"run_name={name}", "hydra.mode=RUN"])
+    own = [f"run_name={name}", f"logger.wandb.group={group}", "hydra.mode=RUN"]
+    process = subprocess.Popen([sys.executable, __file__, *kept, *own])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the run saves, then the sweep ends with it
     try:
         code = process.wait()
@@ -139,6 +142,7 @@ def stop(error: Exception, code: int) -> None:
 
 def main() -> None:
     """Check the whole command line, then run it."""
+    mask_output()
     register_recipes()
     # Hydra wants to be told of keys that may be new.
     sys.argv[1:] = [f"++{word}" if word.startswith(USERS_OWN) else word for word in sys.argv[1:]]

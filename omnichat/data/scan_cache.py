@@ -76,7 +76,9 @@ def _key(store: Store, prompt: Prompt, overlong: Overlong) -> tuple[str, str]:
     tokenizer = hashlib.sha256(prompt.tokenizer.to_str().encode()).hexdigest()
     asked = {"prompt": options, "tokenizer": tokenizer, "overlong": overlong}
     versions = {"omnichat": code, "tokenizers": tokenizers.__version__, "sndfile": soundfile.__libsndfile_version__}
-    return json.dumps(asked), json.dumps({"asked": asked, "versions": versions, "store": store.state()})
+    # Kept as a digest: the system prompt is the user's, who may not want it beside shared data.
+    key = json.dumps({"asked": asked, "versions": versions, "store": store.state()})
+    return json.dumps(asked), hashlib.sha256(key.encode()).hexdigest()
 
 
 def _read(path: Path, store: Store, key: str) -> Scan | None:

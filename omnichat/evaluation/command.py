@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from omnichat.recipes import did_you_mean, locate
 from omnichat.schema import EvaluationConfig, RunConfig
+from omnichat.secrets import mask_output
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 STAGES = ("all", "generate", "score", "report")
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
         print(f"{usage}\n\n{OPTIONS}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
         return DONE
     program = Path(sys.argv[0]).name
+    mask_output()
     try:
         values = parse(arguments)
         config = read_config(Path(values["run"]), _numbers(values, tuple(EvaluationConfig.model_fields)))

@@ -82,7 +82,8 @@ def _line(
 
 
 def _mean_gate(record: Mapping[str, float], expert: str) -> float:
-    found = [value for name, value in record.items() if name.startswith(f"gate/{expert}/")]
+    # Deeper keys are quantiles.
+    found = [value for name, value in record.items() if name.startswith(f"gate/{expert}/") and name.count("/") == 2]
     return sum(found) / len(found) if found else math.nan
 
 

@@ -16,6 +16,7 @@ from omnichat.evaluation.paper import COLUMNS, paper_table
 from omnichat.evaluation.replies import REPLIES, read_answers, read_generation, replace_file
 from omnichat.evaluation.samples import choose, dialogues
 from omnichat.evaluation.score import BASELINES, SCORES, TITLES
+from omnichat.secrets import masked
 
 REPORT = "report.html"
 METRICS = "metrics.jsonl"
@@ -65,7 +66,7 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
         f"<footer>Made by omnichat from the run folder {escape(run_dir.name)}.</footer>",
     ]
     path = run_dir / REPORT
-    replace_file(path, page(title, body).encode())
+    replace_file(path, masked(page(title, body)).encode())
     return path
 
 

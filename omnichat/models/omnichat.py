@@ -30,6 +30,7 @@ class Losses(NamedTuple):
         content: over the words and the end token.
         style_targets: how many tokens `style` sums.
         content_targets: how many tokens `content` sums.
+        per_target: each target's cross entropy, in order, float32, without gradient.
         gates: (A, W, E), without gradient; of a clip only its first `window_counts` windows mean anything.
         window_counts: (A,) windows of each clip, on the CPU.
     """
@@ -39,6 +40,7 @@ class Losses(NamedTuple):
     content: Tensor
     style_targets: Tensor
     content_targets: Tensor
+    per_target: Tensor
     gates: Tensor
     window_counts: Tensor
 
@@ -125,6 +127,7 @@ class OmniChat(nn.Module):
             content=losses.detach().masked_fill(style, 0.0).sum(),
             style_targets=style.sum(),
             content_targets=(~style).sum(),
+            per_target=losses.detach().float(),
             gates=heard.gates.detach(),
             window_counts=heard.window_counts,
         )

@@ -20,6 +20,7 @@ from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
 from omnichat.requirements import missing
+from omnichat.secrets import masked
 from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics
 from omnichat.training.engines import build_strategy
 from omnichat.training.guard import NonFiniteGuard, explained
@@ -55,7 +56,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         start = starting_point(config, run_dir / CHECKPOINTS)
         first_step = start.step if start is not None else 0
         if is_first():
-            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(masked(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
             (run_dir / CONFIG_FILE).write_text(text, encoding="utf-8")
         if config.threads is not None:
             torch.set_num_threads(config.threads)

@@ -1,18 +1,30 @@
 """Where metrics go: `metrics.jsonl` always, TensorBoard and W&B by config."""
 
+import contextlib
 import json
 import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
+from uuid import uuid4
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from omnichat.config import RunConfig
+from omnichat.secrets import masked
 from omnichat.training.guard import TrainingError
 
 METRICS = "metrics.jsonl"
+QUEUE = 1000  # records that wait for W&B: a few MB
+FINISH_SECONDS = 30.0  # for W&B to send the rest after the last step
 
 
 class JsonLinesLogger(Logger):
@@ -69,22 +81,126 @@ class JsonLinesLogger(Logger):
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
+class WandbProcess(Logger):
+    """W&B, through a process of its own and a bounded queue: training waits for neither a network nor a full disk.
+
+    What comes while the queue is full, or after the process has ended, is dropped and counted; `metrics.jsonl` has it.
+
+    Args:
+        run_dir: W&B's folder `wandb/` lies in it.
+        config: of the run; goes to W&B without secrets.
+    """
+
+    def __init__(self, run_dir: Path, config: RunConfig) -> None:
+        super().__init__()
+        self.folder = run_dir.resolve() / "wandb"
+        self.dropped = 0
+        self._queue: queue.Queue[str | None] = queue.Queue(QUEUE)
+        self._process: subprocess.Popen[str] | None = None
+        self._start(run_dir.resolve(), config)
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """One run folder, one run."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Hand them over, or drop them."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self._put({"kind": "metrics", "step": step, "values": values})
+
+    @rank_zero_only
+    def log_replies(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Hand over how held-out dialogues were answered: the rows of a table, see `reply_rows`."""
+        self._put({"kind": "replies", "step": step, "rows": masked(rows)})
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The config went along at the start."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Give the process a moment to send the rest, then end it; what it did not send lies in `wandb/`."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        deadline = monotonic() + FINISH_SECONDS
+        try:
+            self._queue.put(None, timeout=FINISH_SECONDS)
+            process.wait(max(0.0, deadline - monotonic()))
+        except (queue.Full, subprocess.TimeoutExpired):
+            print(f"W&B did not finish in {FINISH_SECONDS:.0f} s; send the rest with: wandb sync {self.folder}/*run-*")
+            _end(process)
+        if self.dropped:
+            print(f"W&B was too slow: {self.dropped} records were not given to it; {METRICS} has them", flush=True)
+
+    @rank_zero_only
+    def _start(self, run_dir: Path, config: RunConfig) -> None:
+        settings = config.logger.wandb
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = self.folder / "id"  # of W&B's run, which a resumed run goes on with
+        if not number.exists():
+            number.write_text(uuid4().hex[:12], encoding="utf-8")
+        shown = {
+            "name": config.run_name,
+            "project": settings.project,
+            "entity": settings.entity,
+            "group": settings.group,
+            "config": config.model_dump(mode="json"),
+        }
+        run = masked(shown) | {"id": number.read_text(encoding="utf-8"), "resume": "allow", "dir": str(run_dir)}
+        offline = settings.mode == "offline" or (settings.mode == "auto" and not os.environ.get("WANDB_API_KEY"))
+        with (self.folder / "process.log").open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "omnichat.training.wandb_process"],
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C stops training, which then ends this process in order
+            )
+        self._put({"kind": "start", "run": run, "offline": offline, "pid": os.getpid()})
+        threading.Thread(target=self._feed, args=(self._process,), name="wandb", daemon=True).start()
+
+    def _put(self, message: Mapping[str, Any]) -> None:
+        try:
+            if self._process is None or self._process.poll() is not None:
+                raise queue.Full
+            self._queue.put_nowait(json.dumps(message))
+        except queue.Full:
+            self.dropped += 1
+
+    def _feed(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # the process has ended; `_put` counts what it does not get
+            while (line := self._queue.get()) is not None:
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End the process and W&B's own helpers, which are in its session."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(2)
+
+
 def build_loggers(config: RunConfig, run_dir: Path, first_step: int) -> list[Logger]:
     """The loggers that `config.logger` asks for; W&B runs offline where there is no key."""
     loggers: list[Logger] = [JsonLinesLogger(run_dir / METRICS, first_step)]
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(str(run_dir), name="tensorboard", version=""))
-    wandb = config.logger.wandb
-    if wandb.mode != "disabled":
-        offline = wandb.mode == "offline" or (wandb.mode == "auto" and not os.environ.get("WANDB_API_KEY"))
-        logger = WandbLogger(
-            name=config.run_name,
-            save_dir=str(run_dir),
-            project=wandb.project,
-            entity=wandb.entity,
-            group=wandb.group,
-            offline=offline,
-        )
-        logger.log_hyperparams(config.model_dump(mode="json"))
-        loggers.append(logger)
+    if config.logger.wandb.mode != "disabled":
+        loggers.append(WandbProcess(run_dir, config))
     return loggers

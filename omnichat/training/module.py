@@ -1,6 +1,5 @@
 """The LightningModule: one step of the global-mean loss, validation by loss and by generation."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -19,9 +18,11 @@ from omnichat.dialogue import STYLE_FIELDS, Dialogue
 from omnichat.metrics.emotion import weighted_f1
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
+from omnichat.training.breakdown import drawn_by_source, gates_by_scenario, loss_parts, part_metrics
 from omnichat.training.engines import shard, whole_model
 from omnichat.training.flops import peak_flops, step_flops
 from omnichat.training.optim import build_optimizer, learning_rate_at
+from omnichat.training.reply_rows import RepliesLogger, reply_rows
 
 
 @dataclass
@@ -122,8 +123,11 @@ class OmniChatModule(LightningModule):
 
     def step_metrics(self, sums: StepSums) -> dict[str, float]:
         """What is logged of a step: reads the device, and adds up over ranks."""
+        sources = tuple(self.shares.sizes)
+        parts = loss_parts(sums.losses, sums.batches, sources)
         total = self._over_ranks(
-            {
+            parts
+            | {
                 "style": sum(loss.style for loss in sums.losses),
                 "style_targets": sum(loss.style_targets for loss in sums.losses),
                 "content": sum(loss.content for loss in sums.losses),
@@ -134,13 +138,13 @@ class OmniChatModule(LightningModule):
             }
             | {
                 f"{unit} {name}": getattr(drawn, unit)
-                for name, drawn in drawn_by_source(sums.batches, tuple(self.shares.sizes)).items()
+                for name, drawn in drawn_by_source(sums.batches, sources).items()
                 for unit in UNITS
             }
         )
-        for name in self.shares.sizes:
+        for name in sources:
             self.shares.add(name, Drawn(**{unit: total[f"{unit} {name}"] for unit in UNITS}))
-        metrics = _loss_metrics(total) | self.shares.metrics()
+        metrics = _loss_metrics(total) | part_metrics({name: total[name] for name in parts}) | self.shares.metrics()
         if "synthetic" in self.shares.sizes or "real" in self.shares.sizes:  # the paper's two sources
             metrics["data/alpha_realised"] = total.get("dialogues synthetic", 0.0) / max(1, total["dialogues"])
         metrics |= {
@@ -209,6 +213,10 @@ class OmniChatModule(LightningModule):
         }
         if scored:
             metrics["validation/emotion_f1_weighted"] = weighted_f1(*map(list, zip(*scored, strict=True)))
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RepliesLogger):
+                rows = reply_rows(holdout.dialogues, replies, generated, self.model.expert_names)
+                logger.log_replies(rows, self.global_step)
         return metrics
 
     def _over_ranks(self, sums: dict[str, Any]) -> dict[str, float]:
@@ -225,32 +233,3 @@ def _loss_metrics(total: dict[str, float]) -> dict[str, float]:
         if total.get(f"{part}_targets"):
             metrics[f"loss/{part}"] = total[part] / total[f"{part}_targets"]
     return metrics
-
-
-def drawn_by_source(batches: Sequence[PackedBatch], names: Sequence[str]) -> dict[str, Drawn]:
-    """What this rank's micro-batches hold of each source."""
-    drawn = {name: Drawn() for name in names}
-    for batch in batches:
-        for source, targets in zip(batch.sources, batch.dialogue_targets, strict=True):
-            drawn[source].dialogues += 1
-            drawn[source].targets += targets
-        for dialogue, samples in zip(batch.clip_dialogues.tolist(), batch.wave_lengths.tolist(), strict=True):
-            drawn[batch.sources[dialogue]].seconds += samples / SAMPLE_RATE
-    return drawn
-
-
-def gates_by_scenario(
-    names: Sequence[str], losses: Sequence[Losses], batches: Sequence[PackedBatch]
-) -> dict[str, float]:
-    """`gate/<expert>/<scenario>`: mean gate over the windows of this rank's clips."""
-    opened: dict[str, list[Tensor]] = defaultdict(list)
-    for loss, batch in zip(losses, batches, strict=True):
-        for gates, count, dialogue in zip(
-            loss.gates, loss.window_counts.tolist(), batch.clip_dialogues.tolist(), strict=True
-        ):
-            opened[batch.scenarios[dialogue] or "all"].append(gates[:count].float())
-    return {
-        f"gate/{name}/{scenario}": float(torch.cat(clips)[:, expert].mean())
-        for scenario, clips in sorted(opened.items())
-        for expert, name in enumerate(names)
-    }

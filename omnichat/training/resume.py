@@ -14,6 +14,7 @@ from omnichat import build, checkpoint
 from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
 from omnichat.config import ConfigError, RunConfig
 from omnichat.recipes import locate
+from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
 
@@ -55,6 +56,7 @@ class CheckpointWriter:
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "lightning", "transformers", "peft")},
         }
+        state = masked(state)
         checkpoint.save_checkpoint(self.folder, trainer.global_step, {k: v for k, v in groups.items() if v}, state)
         checkpoint.purge(self.folder, self.config.trainer.keep_last)
 
@@ -111,7 +113,7 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
     if newest is None:
         return None
     start = checkpoint.load_checkpoint(newest)
-    if changed := _changed_keys(start.state["config"], config.model_dump(mode="json")):
+    if changed := _changed_keys(start.state["config"], masked(config.model_dump(mode="json"))):
         raise ConfigError(
             [
                 *changed,

@@ -1,13 +1,16 @@
 """Metrics reach TensorBoard and W&B where a config asks for it, and metrics.jsonl always."""
 
 import json
+import socket
 from pathlib import Path
+from time import perf_counter
 
 import pytest
+import soundfile
 
 from omnichat.config import load_config
 from omnichat.training.fit import fit
-from omnichat.training.loggers import JsonLinesLogger
+from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess
 
 QUICK = ("recipe=smoke", "data.made_up=4", "trainer.max_steps=2", "trainer.warmup_steps=1", "trainer.validate_every=0")
 
@@ -24,14 +27,26 @@ def test_tensorboard(tmp_path: Path) -> None:
 
 
 def test_wandb_without_a_key_stays_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mode=auto on a machine without a key must neither ask for one nor wait for the network."""
+    """mode=auto on a machine without a key must neither ask for one nor wait for the network; replies can be heard."""
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    assert fit(load_config(*QUICK, "logger.wandb.mode=auto"), tmp_path / "run") == 0
+    asked = ("logger.wandb.mode=auto", "trainer.validate_every=2", "trainer.generate_dialogues=4")
+    assert fit(load_config(*QUICK, *asked), tmp_path / "run") == 0
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    folder = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert (tmp_path / "run" / "wandb" / "process.log").read_text() == ""
+    table = json.loads(next(folder.glob("files/media/table/validation/replies_*.json")).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    store = (tmp_path / "run" / "made_up" / "val.jsonl").read_text().splitlines()
+    assert [row["reference"] for row in rows] == [json.loads(line)["turns"][-1]["text"] for line in store]
+    heard = [soundfile.info(path) for path in folder.glob("files/media/audio/validation/heard_*.wav")]
+    assert [(one.samplerate, one.channels) for one in heard] == [(16_000, 1)] * 4
+    assert all(0 < one.duration <= 15 for one in heard)
+    assert rows[0]["gates"].startswith("whisper 0.")
+    assert list(folder.glob("files/media/table/validation/confusion_table_*.json"))
 
 
 def test_metrics_after_the_checkpoint_are_written_once(tmp_path: Path) -> None:
@@ -48,3 +63,64 @@ def test_metrics_after_the_checkpoint_are_written_once(tmp_path: Path) -> None:
         {"step": 2, "loss/total": 2.0},
         {"step": 3, "loss/total": 3.5},
     ]
+
+
+CANARIES = {  # eight secrets, by the variable that holds them; none is anyone's
+    "WANDB_API_KEY": "c0ffee" * 6 + "beef",
+    "HF_TOKEN": "hf_canaryCanaryCanaryCanary1",
+    "OPENAI_API_KEY": "sk-canary-2222-canary-2222",
+    "AWS_SECRET_ACCESS_KEY": "canary/3333+canary/3333+canary/3333",
+    "GITHUB_TOKEN": "ghp_canary4444canary4444canary4444",
+    "DB_PASSWORD": "canary-five-five",
+    "MY_SECRET": "canary six, with spaces",
+    "azureApiKey": "canary-7777-canary",
+}
+
+
+def test_no_secret_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a run writes is shown to others: neither the environment's secrets nor those in its config may be there.
+
+    The checkpoint with a masked config must still be gone on from.
+    """
+    pytest.importorskip("wandb")
+    for name, value in CANARIES.items():
+        monkeypatch.setenv(name, value)
+    first, *others = CANARIES.values()
+    given = ", ".join(others)
+    run = (
+        *("recipe=smoke", "data.made_up=4", "trainer.warmup_steps=1", "trainer.validate_every=1"),
+        *("trainer.save_every=1", "logger.tensorboard=true", "logger.wandb.mode=offline"),
+        f'data.system="{first} {given}"',
+        f'logger.wandb.group="{given[:100]}"',
+    )
+    for steps in (1, 2):
+        assert fit(load_config(*run, f"trainer.max_steps={steps}"), tmp_path) == 0
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    kinds = {"config.yaml", "metrics.jsonl", "process.log"} | {path.suffix for path in written}
+    assert {".wandb", ".safetensors", ".json"} <= kinds, "the run did not write what is looked at"
+    for path, content in written.items():
+        for name, value in CANARIES.items():
+            assert value.encode() not in content, f"{name} is in {path}"
+    assert b"[masked]" in (tmp_path / "config.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["accepts and never answers", "closed port"])
+def test_a_dead_service_costs_nothing(answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the start nor a step may wait for W&B: what it does not take is dropped, counted and told."""
+    pytest.importorskip("wandb")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("WANDB_API_KEY", CANARIES["WANDB_API_KEY"])
+        monkeypatch.setattr("omnichat.training.loggers.FINISH_SECONDS", 1.0)
+        started = perf_counter()
+        (tmp_path / "run").mkdir()
+        logger = WandbProcess(tmp_path / "run", load_config("recipe=smoke", "logger.wandb.mode=online"))
+        for step in range(5000):
+            logger.log_metrics({f"loss/{number}": 0.5 for number in range(50)}, step)
+        assert perf_counter() - started < 5
+        assert 5000 - QUEUE - 200 < logger.dropped <= 5000 - QUEUE
+        logger.finalize("success")
+        assert perf_counter() - started < 15

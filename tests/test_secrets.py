@@ -1,0 +1,72 @@
+"""What is a secret and what only looks like one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omnichat.secrets import MASK, looks_secret, masked, secret_values
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("hf://hf_AbCdEfGhIjKlMnOpQrStUv/x", "hf_AbCdEfGhIjKlMnOpQrStUv"),
+        ("use sk-proj-aaaaBBBBccccDDDD1111", "sk-proj-aaaaBBBBccccDDDD1111"),
+        ("ghp_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789abcdefghijABCDEFGHIJ"),
+        ("AKIAIOSFODNN7EXAMPLE in a path", "AKIAIOSFODNN7EXAMPLE"),
+        ("https://user:correct-horse@host/data", "correct-horse"),
+        ("https://host/x?access_token=battery-staple", "battery-staple"),
+        ('{"apiKey": "0a1b2c3d4e5f"}', "0a1b2c3d4e5f"),
+        ("WANDB_API_KEY=00112233445566778899", "00112233445566778899"),
+    ],
+)
+def test_secrets_are_masked(text: str, secret: str) -> None:
+    """Each of these stood in somebody's public log."""
+    assert secret not in masked(text)
+    assert MASK in masked(text)
+    assert secret not in str(masked({"a": [text, (text,)], text: 1}))
+
+
+def test_what_only_looks_like_one_stays() -> None:
+    """A masked setting or reply would be a silent change of what a run says of itself."""
+    harmless = {
+        "use_cls_token": True,
+        "num_memory_tokens": 64,
+        "tokens_per_step": "17500 of them",
+        "tokenizer": "checkpoints/llama/tokenizer.json",
+        "said": "The key: everything. My token: gratitude! What a secret, remember?",
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "address": "https://example.org:8080/path",
+        "override": "model.use_cls_token=true trainer.micro_batch_tokens=123456789",
+    }
+    assert masked(harmless) == harmless
+    assert masked({"api_key": "whatever-it-is", "n": 1}) == {"api_key": MASK, "n": 1}
+    assert not any(map(looks_secret, ("use_tokens", "TOKENIZERS_PARALLELISM", "num_memory_tokens", "monkey")))
+
+
+def test_environment(tmp_path: Path) -> None:
+    """A secret without a form of its own is known by its variable; the path of a key file is none."""
+    (tmp_path / "key.pem").write_text("")
+    found = secret_values(
+        {
+            "HF_TOKEN": "longer-than-eight",
+            "myApiKey": "longer-than-eight-too",
+            "NUM_TOKENS": "123456789",
+            "A_KEY": str(tmp_path / "key.pem"),
+            "USE_CLS_TOKEN": "true",
+        }
+    )
+    assert found == ["longer-than-eight-too", "longer-than-eight"]
+
+
+def test_tracebacks_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that quotes an address must not show its password."""
+    monkeypatch.setenv("DB_PASSWORD", "canary-in-the-mine")
+    code = "from omnichat.secrets import mask_output; import os; mask_output(); print(os.environ['DB_PASSWORD'])\n"
+    code += "raise ValueError('no such table: ' + os.environ['DB_PASSWORD'])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ValueError" in ended.stderr
+    assert ended.stdout == f"{MASK}\n"
+    assert "canary-in" not in ended.stderr

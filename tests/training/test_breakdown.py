@@ -1,0 +1,93 @@
+"""What is logged of a step in parts: the right target in the right part, and parts that add up to the whole."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from omnichat.audio import num_frames
+from omnichat.batch import PackedBatch, pack
+from omnichat.dialogue import Dialogue
+from omnichat.models.omnichat import Losses
+from omnichat.training.breakdown import LATER, gates_by_scenario, loss_parts, part_metrics, target_places
+from tests.spoken import DIALOGUES, make_example, make_examples, make_model, make_prompt
+
+SOURCES = ("music", "real")
+
+
+@pytest.fixture(scope="module")
+def step() -> Iterator[tuple[list[Losses], list[PackedBatch]]]:
+    """Two micro-batches of a step: dialogues a and b, c and d; sources and scenarios take turns."""
+    model, examples = make_model().eval(), make_examples(make_prompt())
+    examples = [
+        replace(example, source=SOURCES[number % 2], scene={"scenario": "noise"} if number % 2 else {})
+        for number, example in enumerate(examples)
+    ]
+    batches = [pack(examples[:2], 1), pack(examples[2:], 1)]
+    with torch.no_grad():
+        yield [model(batch) for batch in batches], batches
+
+
+def lengths_by_turn(dialogue: Dialogue) -> list[int]:
+    """Targets of each assistant turn: what the dialogue has more of when one more round of it is rendered."""
+    prompt = make_prompt()
+    rounds = [prompt.render(replace(dialogue, turns=dialogue.turns[:stop])).num_targets for stop in range(2, 20, 2)]
+    rounds = rounds[: len(dialogue.turns) // 2]
+    return np.diff([0, *rounds]).tolist()
+
+
+def test_loss_by_turn_and_source(step: tuple[list[Losses], list[PackedBatch]]) -> None:
+    """Fails when a target is counted to a neighbour's turn or dialogue; against one dialogue at a time, all logits."""
+    found = part_metrics(loss_parts(*step, SOURCES))
+    model, prompt = make_model().eval(), make_prompt()
+    by_turn: dict[str, list[float]] = {}
+    by_source: dict[str, list[float]] = {}
+    for number, dialogue in enumerate(DIALOGUES):
+        batch = pack([make_example(prompt, dialogue, number)])
+        with torch.no_grad():
+            logits = model.llm(inputs_embeds=model.embed(batch).embeds[None]).logits[0]
+        losses = cross_entropy(logits[:-1], batch.labels[1:], reduction="none")[batch.labels[1:] != -100].tolist()
+        by_source.setdefault(SOURCES[number % 2], []).extend(losses)
+        for turn, length in enumerate(lengths_by_turn(dialogue), 1):
+            by_turn.setdefault(str(turn), []).extend(losses[:length])
+            losses = losses[length:]
+        assert not losses
+    expected = {f"loss/by_turn/{turn}": np.mean(values) for turn, values in by_turn.items()}
+    expected |= {f"loss/by_source/{name}": np.mean(values) for name, values in by_source.items()}
+    assert found == {key: pytest.approx(value, rel=1e-4) for key, value in expected.items()}
+    assert set(by_turn) == {"1", "2", "3"}
+
+
+def test_turns_without_targets_between_are_apart() -> None:
+    """A long dialogue has one curve for its late turns, and two that follow each other are never one."""
+    turns = DIALOGUES[0].turns * 13
+    batch = pack([make_example(make_prompt(), replace(DIALOGUES[0], turns=turns), 0)])
+    dialogue, turn = target_places(batch)
+    assert set(dialogue.tolist()) == {0}
+    assert np.bincount(turn).tolist() == [0] + [batch.num_targets // 13] * 13
+    losses = [Losses(*[torch.zeros(())] * 5, torch.ones(batch.num_targets), *[torch.zeros(())] * 2)]
+    parts = loss_parts(losses, [batch], ("synthetic",))
+    assert parts[f"count loss/by_turn/{LATER}"] == 3 * batch.num_targets // 13
+
+
+def test_gates(step: tuple[list[Losses], list[PackedBatch]]) -> None:
+    """Padding windows must not count, and a scenario's spread is over its own windows."""
+    losses, batches = step
+    names = ("whisper", "emotion2vec", "beats")
+    found = gates_by_scenario(names, losses, batches)
+    windows = [
+        (batch.scenarios[int(dialogue)] or "all", gates[: -(-num_frames(int(length)) // 17)])
+        for loss, batch in zip(losses, batches, strict=True)
+        for gates, dialogue, length in zip(loss.gates, batch.clip_dialogues, batch.wave_lengths, strict=True)
+    ]
+    for scenario in ("all", "noise"):
+        own = sorted(float(gate[1]) for name, gates in windows if name == scenario for gate in gates)
+        assert found[f"gate/emotion2vec/{scenario}"] == pytest.approx(sum(own) / len(own))
+        at = 0.9 * (len(own) - 1)
+        between = own[int(at)] + (at - int(at)) * (own[min(int(at) + 1, len(own) - 1)] - own[int(at)])
+        assert found[f"gate/emotion2vec/{scenario}/p90"] == pytest.approx(between, abs=1e-6)
+        assert found[f"gate/emotion2vec/{scenario}/p10"] < found[f"gate/emotion2vec/{scenario}/p90"]
+    assert len(found) == 18
