@@ -21,6 +21,7 @@ QUICK = (
     "trainer.validate_every=0",
     "trainer.warmup_steps=1",
     "trainer.micro_batch=4",
+    "preflight=off",  # its trials would count as micro-batches
 )
 
 
