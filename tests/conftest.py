@@ -1,6 +1,11 @@
 """What many tests need: a small tokenizer of Llama-3's kind, made here because a real one cannot be shipped."""
 
 import os
+import signal
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and programs that they start inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported: tests run side by side, one thread each, and nothing may reach for the network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

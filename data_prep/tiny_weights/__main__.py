@@ -43,7 +43,7 @@ EPILOG = """\
 example:
   python -m data_prep.tiny_weights checkpoints/tiny --only llama
 
-About 40 minutes of one CPU core for all four. Every part is written as soon as it is trained, so what was interrupted
+About 35 minutes of one CPU core for all four. Every part is written as soon as it is trained, so what was interrupted
 goes on with --only. scores.json, beside the weights, has the scores that are printed. Another machine or torch gives
 other weights with the same scores within a few points.
 exit codes: 0 done, 1 failed, 2 wrong usage
