@@ -43,6 +43,11 @@ class Checkpoint:
     state: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
 
+    def weights(self) -> dict[str, Tensor]:
+        """What is trained, by parameter name, without the optimizer's moments."""
+        groups = [group for stem, group in self.tensors.items() if stem != "optimizer"]
+        return {name: tensor for group in groups for name, tensor in group.items()}
+
 
 def save_checkpoint(
     folder: Path | str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
@@ -239,9 +244,7 @@ def restore_trained(model: nn.Module, start: Checkpoint) -> None:
     Raises:
         CheckpointError: lists every missing, unexpected or differently shaped tensor.
     """
-    have = {
-        name: tensor for stem, group in start.tensors.items() if stem != "optimizer" for name, tensor in group.items()
-    }
+    have = start.weights()
     want = trainable(model)
     faults = [f"missing {name}" for name in sorted(want.keys() - have.keys())]
     faults += [f"unexpected {name}" for name in sorted(have.keys() - want.keys())]

@@ -132,13 +132,8 @@ class RestoreEngine(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before the first step."""
         assert isinstance(pl_module, OmniChatModule)
-        weights = {
-            name: tensor
-            for stem, group in self.start.tensors.items()
-            if stem != "optimizer"
-            for name, tensor in group.items()
-        }
-        scatter(trainer, trainable(pl_module.model), weights, self.start.tensors.get("optimizer", {}))
+        moments = self.start.tensors.get("optimizer", {})
+        scatter(trainer, trainable(pl_module.model), self.start.weights(), moments)
 
 
 class Checkpointer(pl.Callback):

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import PackedBatch
 from omnichat.training.module import OmniChatModule
 
@@ -125,5 +126,5 @@ def _shape(batch: PackedBatch | None) -> str:
     longest = max(batch.wave_lengths.tolist(), default=0)
     return (
         f"{len(batch.dialogue_ids)} dialogues ({', '.join(batch.dialogue_ids[:8])}), {len(batch.ids)} tokens, "
-        f"{len(batch.wave_lengths)} clips of at most {longest / 16_000:.1f} s"
+        f"{len(batch.wave_lengths)} clips of at most {longest / SAMPLE_RATE:.1f} s"
     )
