@@ -1,6 +1,5 @@
 """Talk with a trained run: `Chat.load("runs/NAME").reply("turn.wav")`, or `python -m omnichat.chat run=runs/NAME`."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ import torch
 from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack, to_device
-from omnichat.checkpoint import find_checkpoint, load_checkpoint, restore_trained
-from omnichat.config import ConfigError, RunConfig
+from omnichat.checkpoint import STATE, find_checkpoint, load_checkpoint, restore_trained
+from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.llm import Session
 from omnichat.models.omnichat import OmniChat
@@ -52,7 +51,7 @@ def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
         CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why.
     """
     start = load_checkpoint(find_checkpoint(Path(run_dir) / "checkpoints", checkpoint))
-    config = RunConfig.model_validate_json(json.dumps(start.state["config"]))
+    config = saved_config(start.state["config"], start.path / STATE)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = build.build_model(config)

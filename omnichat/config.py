@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +17,8 @@ from omnichat.schema import DataConfig, ModelConfig, RunConfig, Section, SourceC
 
 # What pydantic adds to the place of a fault where a key may be of several types.
 UNION_TAGS = ("constrained-int", "literal['auto']")
+# A file without these is not the config of a run, of whatever version.
+NEVER_FILLED = ("run_name", "model", "data", "trainer")
 
 
 class ConfigError(ValueError):
@@ -56,6 +60,63 @@ def check(cfg: DictConfig) -> tuple[RunConfig | None, list[str]]:
         values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         return None, [" ".join(str(error).split())]
+    config, faults = _typed(values)
+    return config, faults if config is None else [*faults, *_contradictions(config)]
+
+
+def saved_config(values: object, where: Path | str) -> RunConfig:
+    """The config that a run has saved; keys newer than the run get their defaults, and are named on stderr.
+
+    Args:
+        values: as it was saved.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: it is not the config of a run, or has keys or values that this version does not know; names all.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError([f"{where}: is not the config of a run, but {type(values).__name__}"])
+    values, filled = with_defaults(values)
+    config, faults = _typed(values)
+    if config is None or faults:
+        raise ConfigError([f"{where}: {fault}" for fault in faults])
+    if filled:
+        given = ", ".join(f"{key}={json.dumps(value)}" for key, value in filled.items())
+        print(f"{where}: is older than some keys, which get their defaults: {given}", file=sys.stderr)
+    return config
+
+
+def with_defaults(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A saved config with the keys that it lacks, at their defaults in `conf/`; and these, by dotted name."""
+    lacking = _lacking(values, RunConfig)
+    if not lacking:
+        return dict(values), {}
+    defaults: Any = OmegaConf.to_container(compose("~recipe"), resolve=True)
+    whole, filled = json.loads(json.dumps(values)), {}
+    for key in lacking:
+        section, default = whole, defaults
+        *parents, name = key.split(".")
+        for parent in parents:
+            section, default = section[parent], default[parent]
+        section[name] = filled[key] = default[name]
+    return whole, filled
+
+
+def _lacking(values: Mapping[str, Any], section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        if name not in values:
+            keys += [] if prefix + name in NEVER_FILLED else [prefix + name]
+        elif (part := _section(field.annotation)) and isinstance(values[name], dict):
+            keys += _lacking(values[name], part, f"{prefix}{name}.")
+    return keys
+
+
+def _section(annotation: object) -> type[Section] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _typed(values: dict[str, Any]) -> tuple[RunConfig | None, list[str]]:
     faults: dict[str, str] = {}
     try:
         config = RunConfig.model_validate_json(json.dumps(values))
@@ -70,7 +131,7 @@ def check(cfg: DictConfig) -> tuple[RunConfig | None, list[str]]:
             config = RunConfig.model_validate_json(json.dumps(values))
         except ValidationError:
             return None, list(faults.values())
-    return config, [*faults.values(), *_contradictions(config)]
+    return config, list(faults.values())
 
 
 def _delete(values: dict[str, Any], location: Sequence[int | str]) -> None:
@@ -99,8 +160,8 @@ def known_keys(section: type[Section] = RunConfig, prefix: str = "") -> list[str
     keys = []
     for name, field in section.model_fields.items():
         keys.append(f"{prefix}{name}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys += known_keys(field.annotation, f"{prefix}{name}.")
+        if part := _section(field.annotation):
+            keys += known_keys(part, f"{prefix}{name}.")
     return keys
 
 

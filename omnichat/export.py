@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from omnichat import build
-from omnichat.checkpoint import TEMPORARY, Checkpoint, CheckpointError, find_checkpoint, load_checkpoint
-from omnichat.config import ConfigError, RunConfig
+from omnichat.checkpoint import STATE, TEMPORARY, Checkpoint, CheckpointError, find_checkpoint, load_checkpoint
+from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.model_card import model_card
 from omnichat.models.llm import load_llm
 from omnichat.recipes import did_you_mean, locate
@@ -55,7 +55,7 @@ def export(run_dir: Path | str, out: Path | str, which: str = "newest", merge: b
     """
     run_dir, out = Path(run_dir), Path(out)
     start = load_checkpoint(find_checkpoint(run_dir / "checkpoints", which))
-    config = RunConfig.model_validate_json(json.dumps(start.state["config"]))
+    config = saved_config(start.state["config"], start.path / STATE)
     faults = [f"out: {out} is not an empty folder; name a new one"] if out.exists() and _in_use(out) else []
     if merge and not config.model.lora.enabled:
         faults.append("merge: the run has model.lora.enabled=false, so there is no adapter to merge")

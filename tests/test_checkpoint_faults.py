@@ -3,11 +3,9 @@
 import json
 import os
 import random
-import resource
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 
 from omnichat import checkpoint
 from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, purge, save_checkpoint
+from tests.disk import files_up_to
 
 TENSORS = {"mixformer": {"w": torch.arange(600.0)}, "optimizer": {"w.exp_avg": torch.arange(600.0) / 7}}
 FILES = ("mixformer.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -125,17 +124,6 @@ def test_a_manifest_of_before_it_had_a_hash_is_taken(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "1")
     manifest.write_text(json.dumps(values | {"format": 1}))
     assert load_checkpoint(tmp_path / "1").step == 1
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: the kernel refuses the write, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [0, 100, 3_000])

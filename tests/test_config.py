@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from omnichat.config import ConfigError, load_config, validate
+from omnichat.config import ConfigError, load_config, saved_config, validate
 from omnichat.recipes import compose
 
 SOURCES = (
@@ -180,6 +180,37 @@ def test_config_cannot_be_changed_and_survives_the_run_folder() -> None:
     with pytest.raises(ValidationError):
         config.data.alpha = 0.5  # type: ignore[misc]
     assert validate(OmegaConf.create(config.model_dump(mode="json"))) == config
+
+
+def test_a_run_of_before_a_key_was_added_is_read_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """A new key must not make every older run unreadable; what is assumed of such a run has to be said."""
+    config = load_config("recipe=sharechat_emotion", "seed=3", "data.sources={}")
+    values = config.model_dump(mode="json")
+    del values["threads"], values["trainer"]["compile"], values["model"]["encoders"]["whisper"]["context"]
+    read = saved_config(values, "runs/old/config.yaml")
+    assert read == config.model_copy(update={"trainer": config.trainer.model_copy(update={"compile": False})})
+    assert capsys.readouterr().err == (
+        "runs/old/config.yaml: is older than some keys, which get their defaults: threads=null, "
+        'model.encoders.whisper.context="pad30", trainer.compile=false\n'
+    )
+    assert "threads" not in values, "what was read is left as it was"
+
+
+def test_a_saved_config_that_is_not_one_is_refused_with_all_its_faults() -> None:
+    """Defaults may not hide a key of another version, a typing error, or a file that is no run's."""
+    values = load_config("recipe=sharechat_emotion").model_dump(mode="json")
+    del values["threads"]
+    values["trainer"] |= {"compil": True, "max_steps": "many"}
+    values["data"]["sources"] = {"a": {"path": "a"}}
+    with pytest.raises(ConfigError) as caught:
+        saved_config(values, "old.yaml")
+    found = sorted(fault.removeprefix("old.yaml: ") for fault in caught.value.faults)
+    assert [fault.partition(":")[0] for fault in found] == [
+        "data.sources.a.weight", "trainer.compil", "trainer.max_steps"
+    ]  # fmt: skip
+    assert "did you mean 'trainer.compile'" in found[1]
+    with pytest.raises(ConfigError, match=r"old\.yaml: model: is missing"):
+        saved_config({"run_name": "only"}, "old.yaml")
 
 
 def test_error_crosses_process_boundaries() -> None:

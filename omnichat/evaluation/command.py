@@ -1,15 +1,13 @@
 """The command line of `eval/`: stages of one run, each repeatable alone."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
+from omnichat.config import ConfigError, saved_config
 from omnichat.recipes import did_you_mean, locate
 from omnichat.schema import EvaluationConfig, RunConfig
 from omnichat.secrets import mask_output
@@ -140,16 +138,15 @@ def read_config(run: Path, settings: Mapping[str, int]) -> RunConfig:
     """
     path = run / CONFIG_FILE
     try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        values["evaluation"] |= settings
-        return RunConfig.model_validate_json(json.dumps(values))
+        config = saved_config(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+        changed = {"evaluation": {**config.evaluation.model_dump(), **settings}}
+        return saved_config(config.model_dump(mode="json") | changed, path)
     except FileNotFoundError:
         raise UsageError(f"run: {path} is not there; train the run first, or correct run=") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"run: {path} is not the config of a run ({error!r})") from None
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UsageError(f"run: {path} does not fit this version's schema: {faults}") from None
+    except ConfigError as error:
+        raise UsageError(f"run: {error}") from None
 
 
 def _command(values: Mapping[str, str], config: RunConfig, store: str | None) -> Command:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from omnichat import build, checkpoint
 from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
-from omnichat.config import ConfigError, RunConfig
+from omnichat.config import ConfigError, RunConfig, with_defaults
 from omnichat.recipes import locate
 from omnichat.secrets import masked
 from omnichat.training.engines import gather
@@ -104,7 +105,7 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
             )
         return None
     if config.resume != "auto":
-        named = checkpoint.load_checkpoint(locate(config.resume))
+        named = _in_this_version(checkpoint.load_checkpoint(locate(config.resume)))
         _check_model(named, config)
         return named
     newest, refused = checkpoint.newest_valid(folder)
@@ -112,7 +113,7 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
         print(f"refused: {reason}", flush=True)
     if newest is None:
         return None
-    start = checkpoint.load_checkpoint(newest)
+    start = _in_this_version(checkpoint.load_checkpoint(newest))
     if changed := _changed_keys(start.state["config"], masked(config.model_dump(mode="json"))):
         raise ConfigError(
             [
@@ -123,6 +124,15 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
         )
     _check_model(start, config)
     return start
+
+
+def _in_this_version(start: Checkpoint) -> Checkpoint:
+    """With the defaults of keys newer than the checkpoint: they are what it was trained with."""
+    before, filled = with_defaults(start.state["config"])
+    if filled:
+        given = ", ".join(f"{key}={json.dumps(value)}" for key, value in filled.items())
+        print(f"{start.path}: is older than some keys, which get their defaults: {given}", flush=True)
+    return replace(start, state=start.state | {"config": before})
 
 
 def _check_model(start: Checkpoint, config: RunConfig) -> None:

@@ -2,12 +2,10 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from omnichat.training.guard import TrainingError
 from omnichat.training.loggers import JsonLinesLogger
 from omnichat.training.module import OmniChatModule
 from omnichat.training.resume import frozen_identities, starting_point
+from tests.disk import files_up_to
 
 QUICK = (
     "recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.warmup_steps=1", "preflight=off",
@@ -49,17 +48,6 @@ def values_of(run_dir: Path) -> dict[str, Any]:
     """The config in its checkpoint."""
     values: dict[str, Any] = load_checkpoint(run_dir / "checkpoints" / "2").state["config"]
     return values
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: the kernel refuses the write, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_in_a_save_ends_the_run_with_what_it_had(tmp_path: Path) -> None:
@@ -141,6 +129,24 @@ def changed(values: dict[str, Any], *keys: str) -> dict[str, Any]:
             section = section[part]
         section[last] = "something else"
     return copy
+
+
+def test_a_run_from_before_a_key_was_added_goes_on(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A filled-in default is what the run was trained with; another value of that key is still refused."""
+    values = values_of(run_dir)
+    now = RunConfig.model_validate_json(json.dumps(values))
+    assert now.data.overlong == "error"
+    del values["preflight"], values["data"]["overlong"]
+    save_checkpoint(tmp_path, 2, {}, {"config": values})
+    start = starting_point(now, tmp_path)
+    assert start is not None
+    assert start.step == 2
+    assert 'get their defaults: preflight="auto", data.overlong="error"' in capsys.readouterr().out
+    other = now.model_copy(update={"data": now.data.model_copy(update={"overlong": "drop_dialogue"})})
+    with pytest.raises(ConfigError, match=r'data\.overlong: "error" there, "drop_dialogue" here'):
+        starting_point(other, tmp_path)
 
 
 def test_every_change_of_data_model_or_seed_is_refused_with_the_difference(run_dir: Path, tmp_path: Path) -> None:
