@@ -1,6 +1,6 @@
 """What is logged of a step, cut into parts: loss by source and by turn, gates by scenario, what each source gave.
 
-Reads the device; for the moment of logging, never for the step.
+Reads the device; for steps that are logged in parts (each `trainer.log_every`-th and the last), not for all.
 """
 
 from collections import defaultdict

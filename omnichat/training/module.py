@@ -121,10 +121,13 @@ class OmniChatModule(LightningModule):
         sums.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return sums
 
-    def step_metrics(self, sums: StepSums) -> dict[str, float]:
-        """What is logged of a step: reads the device, and adds up over ranks."""
+    def step_metrics(self, sums: StepSums, in_parts: bool) -> dict[str, float]:
+        """What is logged of a step: reads the device, and adds up over ranks.
+
+        With `in_parts` also the loss by source and by turn, and the gates by scenario; on all ranks or on none.
+        """
         sources = tuple(self.shares.sizes)
-        parts = loss_parts(sums.losses, sums.batches, sources)
+        parts = loss_parts(sums.losses, sums.batches, sources) if in_parts else {}
         total = self._over_ranks(
             parts
             | {
@@ -158,7 +161,9 @@ class OmniChatModule(LightningModule):
             "optim/skipped": float(sums.skipped),
         }
         metrics |= self._device_metrics(sums)
-        return metrics | gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
+        if in_parts:
+            metrics |= gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
+        return metrics
 
     def _device_metrics(self, sums: StepSums) -> dict[str, float]:
         """Of this rank's GPU: the most memory allocated so far, and the share of its peak that the step's own work is.
