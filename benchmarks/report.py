@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Report:
-    """A benchmark's arms, those shown to compute one function, those known to compute another, and the ratios."""
+    """A benchmark's arms, those shown to compute one function, those known to compute another, and the ratios.
+
+    `unlike` says of an arm whose weights have no counterpart what it computes instead.
+    """
 
     title: str
     workload: Mapping[str, float]
@@ -31,6 +34,7 @@ class Report:
     other: Sequence[Difference]
     timings: Mapping[str, Timing]
     ratios: Sequence[Ratio]
+    unlike: Mapping[str, str] = field(default_factory=dict)
 
     def speedup(self, ratio: Ratio) -> float:
         """Ratio of the medians."""
@@ -53,6 +57,7 @@ class Report:
             lines.append(f"equal: {gap.arm} = {gap.reference}: {_gap(gap)}; {TOLERANCE:.0e} allowed")
         for gap in self.other:
             lines.append(f"another function: {gap.arm} is not {gap.reference}: {_gap(gap)}")
+        lines += [f"another function: {name}: {what}" for name, what in self.unlike.items()]
         other = {gap.arm for gap in self.other}
         lines += ["", f"{'arm':<28}{'median':>10}{'min..max':>18}{'peak memory':>14}"]
         for name, timing in self.timings.items():
@@ -75,6 +80,7 @@ class Report:
             "workload": dict(self.workload),
             "equal": [asdict(gap) for gap in self.equal],
             "another_function": [asdict(gap) for gap in self.other],
+            "unlike": dict(self.unlike),
             "arms": {name: asdict(timing) | {"median": timing.median} for name, timing in self.timings.items()},
             "ratios": [
                 asdict(ratio) | {"speedup": self.speedup(ratio), "rounds": self.speedups(ratio)}

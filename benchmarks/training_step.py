@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Outcome, difference, outcome, require_equal, time_arms, trainable_tensors
 from benchmarks.plain_loop import PlainLoop
 from benchmarks.report import Ratio, Report
+from benchmarks.salmonn import SALMONN_WINDOWS, SalmonnLoop
 from benchmarks.workload import (
     Sizes,
     describe,
@@ -28,7 +29,8 @@ from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
 from omnichat.training.optim import build_optimizer
 
-PLAIN, CACHED, TRIM, PAD30 = "plain loop", "cached 30 s features", "online, trim", "online, pad30"
+SALMONN, PLAIN = "SALMONN-style step", "plain loop"
+CACHED, TRIM, PAD30 = "cached 30 s features", "online, trim", "online, pad30"
 
 
 class Trainee:
@@ -59,14 +61,7 @@ def make_trainees(folder: Path, sizes: Sizes, num_dialogues: int) -> tuple[dict[
     checkpoints = write_checkpoints(folder, sizes)
     examples = make_examples(make_prompt(checkpoints), draw_dialogues(num_dialogues))
     torch.manual_seed(1)
-    mixformer = MixFormer(
-        {"whisper": sizes.width},
-        sizes.width,
-        hidden=sizes.width,
-        layers=sizes.qformer_layers,
-        heads=sizes.qformer_heads,
-        ffn=4 * sizes.width,
-    )
+    mixformer = MixFormer({"whisper": sizes.width}, sizes.width, **sizes.qformer)
     plain = PlainLoop(checkpoints, copy.deepcopy(mixformer), sizes)
     for name, parameter in plain.llm.named_parameters():
         if "lora_B" in name:  # zero at first, which would leave lora_A without gradients to compare
@@ -89,7 +84,9 @@ def make_trainees(folder: Path, sizes: Sizes, num_dialogues: int) -> tuple[dict[
         return Trainee(model, loss)
 
     weights = trainable_tensors(plain)
+    salmonn = SalmonnLoop(checkpoints, sizes)
     arms = {
+        SALMONN: Trainee(salmonn, lambda: salmonn(salmonn.collate(examples))),
         PLAIN: Trainee(plain, lambda: plain(plain.collate(examples))),
         PAD30: project(examples, "pad30"),
         TRIM: project(examples, "trim"),
@@ -99,7 +96,7 @@ def make_trainees(folder: Path, sizes: Sizes, num_dialogues: int) -> tuple[dict[
 
 
 def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
-    """Compare the step of the project to that of a plain loop.
+    """Compare the step of the project to that of a plain loop, and to one with SALMONN's shapes.
 
     Raises:
         NotEqualError: an arm that should compute what the plain loop computes does not.
@@ -115,6 +112,14 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
         workload=describe(examples),
         equal=equal,
         other=other,
+        unlike={SALMONN: f"a Q-Former of its own and {SALMONN_WINDOWS} windows a clip"},
         timings=timings,
-        ratios=[Ratio(PLAIN, CACHED, 4.0), Ratio(PLAIN, TRIM, 2.3), Ratio(PLAIN, PAD30)],
+        ratios=[
+            Ratio(PLAIN, CACHED, 4.0),
+            Ratio(PLAIN, TRIM, 2.3),
+            Ratio(PLAIN, PAD30),
+            Ratio(SALMONN, CACHED, 8.0),
+            Ratio(SALMONN, TRIM, 4.5),
+            Ratio(SALMONN, PLAIN),
+        ],
     )

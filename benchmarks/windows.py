@@ -35,7 +35,7 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
         NotEqualError: they compute different things.
     """
     torch.manual_seed(0)
-    qformer = WindowedQFormer(sizes.width, sizes.width, sizes.qformer_layers, sizes.qformer_heads, 4 * sizes.width)
+    qformer = WindowedQFormer(sizes.width, **sizes.qformer)
     clips = [turn.audio.num_samples for d in draw_dialogues(num_dialogues) for turn in d.turns if turn.audio]
     lengths = torch.tensor([num_frames(samples) for samples in clips])
     frames = torch.randn(len(clips), int(lengths.max()), sizes.width)

@@ -54,6 +54,12 @@ class Sizes:
     lora_rank: int = 8
     lora_alpha: int = 16
 
+    @property
+    def qformer(self) -> Mapping[str, int]:
+        """Options of a Q-Former."""
+        ffn = 4 * self.width
+        return {"hidden": self.width, "layers": self.qformer_layers, "heads": self.qformer_heads, "ffn": ffn}
+
 
 @dataclass(frozen=True)
 class Checkpoints:

@@ -13,7 +13,9 @@ from transformers import LlamaForCausalLM, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.gpu.clock import Clock, Hooks
-from benchmarks.gpu.data import SALMONN_WINDOWS, PaddedBatch, on_device
+from benchmarks.gpu.data import PaddedBatch, on_device
+from benchmarks.rows import padded_loss
+from benchmarks.salmonn import SalmonnFront
 from omnichat.audio import HOP, PIECE, WINDOW, num_frames
 from omnichat.batch import PackedBatch
 from omnichat.models.encoders import Encoder
@@ -21,7 +23,7 @@ from omnichat.models.encoders.whisper import HUGGING_FACE_NAMES, WhisperEncoderN
 from omnichat.models.llm import PACKED
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
-from omnichat.models.qformer import WindowedQFormer
+from omnichat.prompt import IGNORE
 from omnichat.training.optim import build_optimizer
 
 CLIP = 1.0
@@ -140,27 +142,7 @@ class PlainLoop(Arm):
 
     def answer(self, batch: PaddedBatch, heard: Tensor) -> Tensor:
         """The loss that `LlamaForCausalLM` computes, times the targets; `heard` (slots, D) goes into the slots."""
-        embeds = self.llm.get_input_embeddings()(batch.ids)
-        embeds = embeds.masked_scatter(batch.audio[..., None], heard.to(embeds.dtype))
-        output = self.llm(inputs_embeds=embeds, attention_mask=batch.mask, labels=batch.labels, use_cache=False)
-        return output.loss * (batch.labels[:, 1:] != -100).sum()
-
-
-class SalmonnFront(nn.Module):
-    """One Q-Former over the experts' frames side by side, 88 windows a clip, and a projection."""
-
-    def __init__(self, widths: Sequence[int], out_dim: int, qformer: Mapping[str, int]) -> None:
-        super().__init__()
-        self.qformer = WindowedQFormer(sum(widths), window=WINDOW, queries=1, **qformer)
-        self.project = nn.Linear(qformer["hidden"], out_dim)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(A, 1496, D) -> (A, 88, out_dim)."""
-        lengths = torch.full((len(frames),), frames.shape[1])
-        dtype = self.project.weight.dtype
-        windows = self.qformer(frames.to(dtype), lengths.to(frames.device, non_blocking=True), lengths)
-        projected: Tensor = self.project(windows[:, :, 0])
-        return projected
+        return padded_loss(self.llm, batch.rows, heard) * (batch.labels[:, 1:] != IGNORE).sum()
 
 
 class SalmonnStyle(PlainLoop):
@@ -178,10 +160,8 @@ class SalmonnStyle(PlainLoop):
     def loss(self, batch: PackedBatch | PaddedBatch) -> Tensor:
         """Every clip has 88 windows of 30 s, most of them silence."""
         assert isinstance(batch, PaddedBatch)
-        size = SALMONN_WINDOWS * WINDOW
-        found = self.frames(batch, num_frames(PIECE))
-        parts = [nn.functional.pad(x, (0, 0, 0, max(0, size - x.shape[1])))[:, :size] for x, _ in found.values()]
-        return self.answer(batch, self.front(torch.cat(parts, dim=-1)).flatten(0, 1))
+        frames = self.frames(batch, num_frames(PIECE))
+        return self.answer(batch, self.front([found for found, _ in frames.values()]))
 
 
 def hugging_face_whisper(encoder: Encoder) -> WhisperEncoder:

@@ -11,23 +11,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from benchmarks.rows import Rows, pad_rows
 from benchmarks.workload import WORDS, draw_dialogues, make_examples, system_prompt
 from omnichat.audio import PIECE, num_frames
 from omnichat.batch import Example, PackedBatch, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.log_mel import log_mel
 from omnichat.models.tiny import default_texts, write_tokenizer
-from omnichat.prompt import IGNORE, Prompt
-
-SALMONN_WINDOWS = 88  # of 17 frames in Whisper's 1,500: the last 4 are dropped (SALMONN models/salmonn.py)
+from omnichat.prompt import Prompt
 
 
 class PaddedBatch(NamedTuple):
     """A micro-batch of B dialogues of up to T tokens, A clips.
 
     Attributes:
-        ids, labels, audio: (B, T); `audio` is True at audio slots.
-        mask: (B, T) int64, 0 at padding.
+        ids, mask, labels, audio: (B, T), as in `Rows`.
         mel: (A, mels, 3000), each clip padded to 30 s; data workers make it, so it is not timed.
         waves: (A, S).
         lengths: (A,) samples.
@@ -35,13 +33,18 @@ class PaddedBatch(NamedTuple):
     """
 
     ids: Tensor
+    mask: Tensor
     labels: Tensor
     audio: Tensor
-    mask: Tensor
     mel: Tensor
     waves: Tensor
     lengths: Tensor
     num_samples: tuple[int, ...]
+
+    @property
+    def rows(self) -> Rows:
+        """The padded tokens."""
+        return Rows(self.ids, self.mask, self.labels, self.audio)
 
 
 Batch = TypeVar("Batch", PackedBatch, PaddedBatch)
@@ -89,30 +92,11 @@ def with_features(step: Step, encoders: Mapping[str, Encoder], device: torch.dev
 
 def padded(examples: Sequence[Example], mels: int, device: torch.device, windows: int | None = None) -> PaddedBatch:
     """Rows padded to the longest dialogue; with `windows`, every clip has that many slots whatever its length."""
-    rows: dict[str, list[Tensor]] = {"ids": [], "labels": [], "audio": []}
-    for example in examples:
-        ids, labels = torch.from_numpy(example.tokens.ids), torch.from_numpy(example.tokens.labels)
-        parts: dict[str, list[Tensor]] = {"ids": [], "labels": [], "audio": []}
-        done = 0
-        for slot in example.tokens.slots:
-            size = slot.length if windows is None else windows
-            parts["ids"] += [ids[done : slot.start], ids[slot.start].expand(size)]
-            parts["labels"] += [labels[done : slot.start], torch.full((size,), IGNORE)]
-            parts["audio"] += [torch.zeros(slot.start - done, dtype=torch.bool), torch.ones(size, dtype=torch.bool)]
-            done = slot.start + slot.length
-        parts["ids"].append(ids[done:])
-        parts["labels"].append(labels[done:])
-        parts["audio"].append(torch.zeros(len(ids) - done, dtype=torch.bool))
-        for name, pieces in parts.items():
-            rows[name].append(torch.cat(pieces))
     waves = [torch.from_numpy(wave) for example in examples for wave in example.waves]
     lengths = torch.tensor([len(wave) for wave in waves])
     return pinned(
         PaddedBatch(
-            ids=pad_sequence(rows["ids"], batch_first=True),
-            labels=pad_sequence(rows["labels"], batch_first=True, padding_value=IGNORE),
-            audio=pad_sequence(rows["audio"], batch_first=True),
-            mask=pad_sequence([torch.ones_like(row) for row in rows["ids"]], batch_first=True),
+            *pad_rows(examples, windows),
             mel=_mel(waves, mels, device),
             waves=pad_sequence(waves, batch_first=True),
             lengths=lengths,

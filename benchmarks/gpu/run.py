@@ -12,10 +12,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
-from benchmarks.gpu.arms import Arm, PlainLoop, Project, SalmonnFront, SalmonnStyle
+from benchmarks.gpu.arms import Arm, PlainLoop, Project, SalmonnStyle
 from benchmarks.gpu.clock import Clock, Timing, copy_bandwidth, matmul_flops, time_steps
 from benchmarks.gpu.data import (
-    SALMONN_WINDOWS,
     PaddedBatch,
     Step,
     make_steps,
@@ -25,6 +24,7 @@ from benchmarks.gpu.data import (
     with_features,
 )
 from benchmarks.gpu.scale import Scale, in_context, make_encoders, make_llm, make_mixformer, make_model
+from benchmarks.salmonn import SALMONN_WINDOWS, SalmonnFront
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.encoders import Encoder
 from omnichat.models.llm import PACKED

@@ -7,7 +7,9 @@ import torch
 
 from benchmarks import packing, windows
 from benchmarks.measure import TOLERANCE, NotEqualError, difference, outcome, require_equal
-from benchmarks.training_step import CACHED, PAD30, PLAIN, TRIM, make_trainees
+from benchmarks.rows import pad_rows
+from benchmarks.salmonn import SALMONN_WINDOWS
+from benchmarks.training_step import CACHED, PAD30, PLAIN, SALMONN, TRIM, make_trainees
 from benchmarks.workload import Sizes, draw_dialogues, make_examples, make_prompt, write_checkpoints
 from omnichat.batch import pack
 
@@ -59,3 +61,30 @@ def test_a_whole_report() -> None:
     assert [gap.arm for gap in report.equal] == [windows.TOGETHER]
     assert all(timing.peak_bytes > 0 and timing.median > 0 for timing in report.timings.values())
     assert "one call for all windows against a call for each window" in report.text()
+
+
+def test_wide_slots_change_no_other_token(tmp_path: Path) -> None:
+    """Fails when the SALMONN-style step trains on other text or targets than the rest, or on fewer slots."""
+    examples = make_examples(make_prompt(write_checkpoints(tmp_path, TOY)), draw_dialogues(2))
+    narrow, wide = pad_rows(examples), pad_rows(examples, SALMONN_WINDOWS)
+    for row, example in enumerate(examples):
+        assert int(wide.audio[row].sum()) == SALMONN_WINDOWS * len(example.tokens.slots)
+        text = [rows.mask[row].bool() & ~rows.audio[row] for rows in (narrow, wide)]
+        assert torch.equal(narrow.ids[row][text[0]], wide.ids[row][text[1]])
+        assert torch.equal(narrow.labels[row][text[0]], wide.labels[row][text[1]])
+        assert torch.equal(narrow.ids[row][narrow.mask[row].bool()], torch.from_numpy(example.tokens.ids))
+
+
+def test_salmonn_style_step_trains(tmp_path: Path) -> None:
+    """Fails when some part of the step learns nothing, or the step does not lower the loss it claims to train on."""
+    arms, _ = make_trainees(tmp_path, TOY, 1)
+    arm = arms[SALMONN]
+    before = arm.outcome()
+    assert all(
+        gradient.abs().sum() > 0
+        for name, gradient in before.gradients.items()
+        if "self_attention" not in name and "lora_A" not in name  # of one query; and lora_B is zero at first
+    )
+    for _ in range(3):
+        arm.step()
+    assert arm.outcome().loss < before.loss
