@@ -94,6 +94,7 @@ class Brief(Contract):
         history_turns: turns before the current one: 4, 6 or 8 in the paper.
         sound: what will be heard, for the subsets with sounds.
         start_emotion: of the first turn, where the recipe walks a transition graph.
+        styles: how the current turn is to be said, one per branch; none where the writer chooses.
     """
 
     recipe: str
@@ -103,6 +104,7 @@ class Brief(Contract):
     history_turns: int = Field(ge=0)
     sound: Sound | None = None
     start_emotion: str | None = None
+    styles: tuple[Style, ...] = ()
 
 
 class Line(Contract):

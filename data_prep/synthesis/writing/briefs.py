@@ -1,0 +1,95 @@
+"""From settings to briefs: topics, splits, styles and sounds by the script's number. Pure: nothing is written yet."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from data_prep.synthesis.contracts import Brief, Sound
+from data_prep.synthesis.writing.settings import SUBSETS, WritingSettings
+from data_prep.synthesis.writing.topics import read_sounds, read_topics
+from omnichat.dialogue import EMOTIONS, GENDERS, PITCHES, SPEEDS, Style
+
+Item = TypeVar("Item")
+
+# The lines of the Fano plane: seven triples of seven emotions, each emotion in three of them and each pair in one. So
+# seven scripts of three branches hold every emotion three times.
+TRIPLES = tuple((n, (n + 1) % 7, (n + 3) % 7) for n in range(7))
+
+
+def briefs(settings: WritingSettings, scripts: int, seed: int, splits: Mapping[str, float]) -> list[Brief]:
+    """A brief for each script.
+
+    The first n briefs of a longer run are the briefs of a run of n. In every split each topic, number of history
+    turns, sound, emotion, speed, pitch and gender comes equally often, up to one round.
+
+    Args:
+        settings: what is to be written.
+        scripts: how many.
+        seed: of the run.
+        splits: share of the scripts in each store split; they sum to 1.
+
+    Raises:
+        DataError: see `read_topics` and `read_sounds`.
+        ValueError: shares that are no shares.
+    """
+    if not splits or any(not 0 < share <= 1 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
+        raise ValueError(f"splits: shares above 0 that sum to 1, as in train: 0.9, test: 0.1; got {dict(splits)}")
+    topics = read_topics(settings.topics, settings.writer == "template")
+    subset = SUBSETS[settings.recipe]
+    sounds: tuple[Sound, ...] = () if subset == "emotion" else read_sounds(subset, settings.captions)
+    rng = np.random.default_rng([seed, zlib.crc32(settings.recipe.encode())])
+    names = _rounds([topic.name for topic in topics], rng.spawn(1)[0])
+    streams = {split: _Streams(settings, sounds, rng.spawn(1)[0]) for split in splits}
+    return [
+        Brief(
+            recipe=settings.recipe,
+            number=number,
+            split=split,
+            topic=next(names),
+            history_turns=next(streams[split].counts),
+            sound=next(streams[split].sounds) if sounds else None,
+            styles=next(streams[split].styles) if settings.styles == "balanced" else (),
+        )
+        for number, split in zip(range(scripts), split_sequence(splits), strict=False)
+    ]
+
+
+def split_sequence(splits: Mapping[str, float]) -> Iterator[str]:
+    """Splits by number, without end: always the one that lacks most. So a longer run only adds to a shorter one."""
+    counts = dict.fromkeys(splits, 0)
+    total = 0
+    while True:
+        total += 1
+        split = max(splits, key=lambda name: splits[name] * total - counts[name])
+        counts[split] += 1
+        yield split
+
+
+class _Streams:
+    """What is drawn for the scripts of one split."""
+
+    def __init__(self, settings: WritingSettings, sounds: Sequence[Sound], rng: np.random.Generator) -> None:
+        own = rng.spawn(3)
+        self.counts = _rounds(settings.history_turns, own[0])
+        self.sounds = _rounds(sounds, own[1])
+        self.styles = _style_triples(own[2])
+
+
+def _style_triples(rng: np.random.Generator) -> Iterator[tuple[Style, ...]]:
+    """Three styles that differ in emotion, speed and pitch; of one gender, as they are one speaker's."""
+    genders = _rounds(GENDERS, rng)
+    for triple in _rounds(TRIPLES, rng):
+        gender = next(genders)
+        emotions, speeds, pitches = rng.permutation(triple), rng.permutation(SPEEDS), rng.permutation(PITCHES)
+        yield tuple(
+            Style(gender, EMOTIONS[emotion], str(speed), str(pitch))
+            for emotion, speed, pitch in zip(emotions, speeds, pitches, strict=True)
+        )
+
+
+def _rounds(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
+    """The items in shuffled rounds, without end."""
+    while True:
+        yield from (items[index] for index in rng.permutation(len(items)))
