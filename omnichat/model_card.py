@@ -13,7 +13,8 @@ from omnichat.config import RunConfig
 from omnichat.data.info import read_info
 from omnichat.dialogue import DataError
 from omnichat.evaluation.facts import deviations, realised
-from omnichat.evaluation.score import SCORES, TITLES
+from omnichat.evaluation.measure import TITLES
+from omnichat.evaluation.score import SCORES
 from omnichat.recipes import ROOT, locate
 
 # Licences that weights are known by, where their folder does not say: the model pages and repositories of their owners.

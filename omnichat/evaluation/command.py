@@ -1,6 +1,5 @@
 """The command line of `eval/`: stages of one run, each repeatable alone."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import yaml
 
 from omnichat.config import ConfigError, saved_config
+from omnichat.evaluation.arguments import UsageError, guarded, read_folder, read_names, read_numbers, read_pairs
 from omnichat.recipes import did_you_mean, locate
 from omnichat.schema import EvaluationConfig, RunConfig
-from omnichat.secrets import mask_output
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
 STAGES = ("all", "generate", "score", "report")
 CONFIG_FILE = "config.yaml"
 
@@ -28,10 +26,6 @@ OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
   beside=FOLDER[,...]   scored runs to stand beside this one in the report
   title=TEXT            of the report
   batch_size= max_new_tokens= bootstrap= seed=   override the run's evaluation.* settings"""
-
-
-class UsageError(ValueError):
-    """A command line that makes no sense; the message says what would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +53,13 @@ def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
         usage: what `--help` prints before the options: what the program does, and an example.
         store: the dialogues that are scored by default, instead of the run's own test sets.
     """
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(f"{usage}\n\n{OPTIONS}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
-        return DONE
-    program = Path(sys.argv[0]).name
-    mask_output()
-    try:
+
+    def body() -> None:
         values = parse(arguments)
-        config = read_config(Path(values["run"]), _numbers(values, tuple(EvaluationConfig.model_fields)))
-        command = _command(values, config, store)
-    except UsageError as error:
-        print(f"{program}: {error}\nsee: python {sys.argv[0]} --help", file=sys.stderr)
-        return WRONG_USAGE
-    try:
-        run_stages(command, config)
-    except (ValueError, OSError) as error:  # ours say what, where and how to mend it
-        print(f"{program}: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return FAILED
-    return DONE
+        config = read_config(Path(values["run"]), read_numbers(values, tuple(EvaluationConfig.model_fields)))
+        run_stages(_command(values, config, store), config)
+
+    return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
 
 
 def run_stages(command: Command, config: RunConfig) -> None:
@@ -96,7 +76,9 @@ def run_stages(command: Command, config: RunConfig) -> None:
         settings = loaded.config.model_copy(update={"evaluation": config.evaluation})
         generate(replace(loaded, config=settings), command.splits, command.run, command.limit)
     if command.stage in ("all", "score"):
-        from omnichat.evaluation.score import Resources, print_scores, score_run
+        from omnichat.evaluation.measure import Resources
+        from omnichat.evaluation.score import score_run
+        from omnichat.evaluation.screen import print_scores
 
         resources = Resources(command.wordnet, command.bertscore, command.bertscore_layers)
         print_scores(score_run(command.run, config, resources, command.partial))
@@ -114,19 +96,9 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     """
     known = [name for name in Command.__dataclass_fields__ if name != "splits"]
     known += ["split", "store", *EvaluationConfig.model_fields]
-    values, faults = {}, []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            faults.append(f"{argument}: is not of the form key=value")
-        elif key not in known:
-            faults.append(f"{key}: unknown key{did_you_mean(key, known)}")
-        else:
-            values[key] = value
-    if not faults and not values.get("run"):
-        faults.append("run: is missing; name the folder of a run, as in run=runs/quickstart")
-    if faults:
-        raise UsageError("; ".join(faults))
+    values = read_pairs(arguments, known)
+    if not values.get("run"):
+        raise UsageError("run: is missing; name the folder of a run, as in run=runs/quickstart")
     return values
 
 
@@ -155,7 +127,7 @@ def _command(values: Mapping[str, str], config: RunConfig, store: str | None) ->
         raise UsageError(f"stage: {stage!r} is not one of {', '.join(STAGES)}{did_you_mean(stage, STAGES)}")
     if "split" in values and "store" in values:
         raise UsageError("split, store: name one of them")
-    numbers = _numbers(values, ("limit", "bertscore_layers"))
+    numbers = read_numbers(values, ("limit", "bertscore_layers"))
     if numbers.get("limit", 1) < 1:
         raise UsageError(f"limit: must be at least 1, got {numbers['limit']}")
     if values.get("partial", "false") not in ("true", "false"):
@@ -167,10 +139,10 @@ def _command(values: Mapping[str, str], config: RunConfig, store: str | None) ->
         checkpoint=values.get("checkpoint", "newest"),
         limit=numbers.get("limit"),
         partial=values.get("partial") == "true",
-        wordnet=_folder(values, "wordnet"),
-        bertscore=_folder(values, "bertscore"),
+        wordnet=read_folder(values, "wordnet"),
+        bertscore=read_folder(values, "bertscore"),
         bertscore_layers=numbers.get("bertscore_layers"),
-        beside=tuple(Path(part) for part in values.get("beside", "").split(",") if part),
+        beside=tuple(map(Path, read_names(values, "beside"))),
         title=values.get("title", ""),
     )
 
@@ -178,7 +150,7 @@ def _command(values: Mapping[str, str], config: RunConfig, store: str | None) ->
 def _splits(values: Mapping[str, str], config: RunConfig, store: str | None) -> dict[str, Path]:
     known = config.data.val | config.data.test
     if "split" in values:
-        names = [name for name in values["split"].split(",") if name]
+        names = read_names(values, "split")
         if unknown := [name for name in names if name not in known]:
             there = f"no set {', '.join(unknown)} in the run's config; there are: {', '.join(known) or 'none'}"
             raise UsageError(f"split: {there}; or name another with store=PATH")
@@ -194,19 +166,3 @@ def _splits(values: Mapping[str, str], config: RunConfig, store: str | None) -> 
     if absent := [str(path) for path in found.values() if not path.exists()]:
         raise UsageError(f"no such file: {', '.join(absent)}; make the store first, or name another with store=PATH")
     return found
-
-
-def _folder(values: Mapping[str, str], key: str) -> Path | None:
-    if not values.get(key):
-        return None
-    path = Path(values[key]).expanduser()
-    if not path.is_dir():
-        raise UsageError(f"{key}: {path} is not a folder")
-    return path
-
-
-def _numbers(values: Mapping[str, str], keys: Sequence[str]) -> dict[str, int]:
-    given = {key: values[key] for key in keys if key in values}
-    if wrong := [f"{key}: a whole number, got {value!r}" for key, value in given.items() if not value.isdecimal()]:
-        raise UsageError("; ".join(wrong))
-    return {key: int(value) for key, value in given.items()}

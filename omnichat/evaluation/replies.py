@@ -46,6 +46,16 @@ class Answer:
     model: str = ""
     prompt: str = ""
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which reply of a set this is: the dialogue, and the place of the reply among its turns."""
+        return self.id, len(self.history)
+
+    @property
+    def round(self) -> int:
+        """How many times the user has spoken: 1 for the first reply of a dialogue."""
+        return sum(turn.role == "user" for turn in self.history)
+
 
 def answer_to_json(answer: Answer) -> str:
     """One line, without its end. Audio paths inside the repository are written relative to it."""
@@ -91,7 +101,7 @@ def answer_from_json(line: str) -> Answer:
 
 
 def read_answers(path: Path | str) -> list[Answer]:
-    """All replies of a file, by split and id, so that scores do not depend on the order they were made in.
+    """All replies of a file, by split, id and turn, so that scores do not depend on the order they were made in.
 
     Raises:
         DataError: `no_file`, `empty_file`, `truncated`, `duplicate_id`, `mixed_models` or what `answer_from_json`
@@ -104,8 +114,8 @@ def read_answers(path: Path | str) -> list[Answer]:
     if lines[-1].strip():
         message = "the last line was cut short; run stage=generate again, which mends it"
         raise DataError("truncated", message, f"{path}:{len(lines)}")
-    answers: dict[tuple[str, str], Answer] = {}
-    places: dict[tuple[str, str], int] = {}
+    answers: dict[tuple[str, str, int], Answer] = {}
+    places: dict[tuple[str, str, int], int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -115,7 +125,7 @@ def read_answers(path: Path | str) -> list[Answer]:
             raise DataError("bad_encoding", "not UTF-8; run stage=generate again", f"{path}:{number}") from None
         except DataError as error:
             raise error.at(f"{path}:{number}") from None
-        key = (answer.split, answer.id)
+        key = (answer.split, *answer.key)
         if key in places:
             message = f"id {answer.id!r} of split {answer.split!r} is that of line {places[key]} too; delete one line"
             raise DataError("duplicate_id", message, f"{path}:{number}")

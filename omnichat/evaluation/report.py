@@ -11,18 +11,20 @@ from omnichat.dialogue import DataError
 from omnichat.evaluation.charts import gauge
 from omnichat.evaluation.facts import deviations, realised, run_facts, tiny_notice
 from omnichat.evaluation.figures import confusions, curves, gates
+from omnichat.evaluation.measure import BASELINES, TITLES
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
 from omnichat.evaluation.replies import REPLIES, read_answers, read_generation, replace_file
 from omnichat.evaluation.samples import choose, dialogues
-from omnichat.evaluation.score import BASELINES, SCORES, TITLES
+from omnichat.evaluation.score import SCORES
 from omnichat.secrets import masked
 
 REPORT = "report.html"
 METRICS = "metrics.jsonl"
 SHOWN = 10  # dialogues with players
-HEADLINES = ("emotion_f1_weighted", "sound_accuracy", "content_word_accuracy")
-BY_SCENARIO = ("emotion_f1_weighted", "style_accuracy", "sound_accuracy", "content_word_accuracy", "rouge_l")
+HEADLINES = ("emotion_f1_weighted", "counterfactual_branches", "sound_accuracy", "content_word_accuracy")
+IN_PARTS = ("emotion_f1_weighted", "style_accuracy", "sound_accuracy", "content_word_accuracy", "rouge_l")
+BESIDE_PAPER = (*COLUMNS, "counterfactual_groups", "counterfactual_branches")  # the last two: not in the paper
 HEARING = {
     "speech": "it hears the user",
     "text": "it reads the user's words and hears nothing",
@@ -54,7 +56,12 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
         f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(scores, config))}</p>',
         tiny_notice(config, parameters),
         _headlines(scores, others),
-        section("Scores", _scores(scores, others), _by_scenario(scores)),
+        section(
+            "Scores",
+            _scores(scores, others),
+            _in_parts(scores, "by_scenario", "by scenario"),
+            _in_parts(scores, "by_turn", "by turn of the user that is answered"),
+        ),
         _paper(scores, config, steps),
         section("Training", curves(steps)),
         section("Which expert is heard when", gates(answers, steps, config.model.experts)),
@@ -151,18 +158,20 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
             row += [_value(_metric(other, name, key), interval=False) for other in others.values()]
     note = (
         '<p class="note">Band: 95 % interval. Red tick and “guess”: the most frequent class of this very set, or '
-        "chance among its names. A reply whose style cannot be read counts as wrong, never as neutral.</p>"
+        "chance among its names; for counterfactual scores, the most that a model which ignores the sound can get. "
+        "A reply whose style cannot be read counts as wrong, never as neutral.</p>"
     )
     return panel(table(head, [*rows, unreadable], "scores") + note)
 
 
-def _by_scenario(scores: Mapping[str, Any]) -> str:
+def _in_parts(scores: Mapping[str, Any], key: str, title: str) -> str:
+    """The main metrics by scenario, or by the number of the user's turn that is answered."""
     rows = [
-        [f"{escape(name)}: {escape(scenario)}", str(part["n"]), *(_value(part["metrics"].get(k)) for k in BY_SCENARIO)]
+        [f"{escape(name)}: {escape(label)}", str(part["n"]), *(_value(part["metrics"].get(k)) for k in IN_PARTS)]
         for name, split in scores["splits"].items()
-        for scenario, part in split["by_scenario"].items()
+        for label, part in split.get(key, {}).items()
     ]
-    head = ["by scenario, × 100", "n", *(escape(TITLES[key]) for key in BY_SCENARIO)]
+    head = [f"{title}, × 100", "n", *(escape(TITLES[key]) for key in IN_PARTS)]
     return panel(table(head, rows, "scores")) if rows else ""
 
 
@@ -170,18 +179,21 @@ def _paper(scores: Mapping[str, Any], config: RunConfig, steps: Sequence[Mapping
     found = paper_table(config)
     if found is None:
         return ""
+    splits = scores["splits"]
+    columns = [key for key in BESIDE_PAPER if key in COLUMNS or any(key in one["metrics"] for one in splits.values())]
+    lacking = [""] * (len(columns) - len(COLUMNS))
     rows = [
-        [f"paper: {escape(name)}", *("" if value is None else f"{value:.2f}" for value in row)]
+        [f"paper: {escape(name)}", *("" if value is None else f"{value:.2f}" for value in row), *lacking]
         for name, row in found.rows.items()
     ]
     rows += [
-        [f"<b>this run, {escape(name)}</b>{_partial(split)}", *(_value(split["metrics"].get(key)) for key in COLUMNS)]
-        for name, split in scores["splits"].items()
+        [f"<b>this run, {escape(name)}</b>{_partial(split)}", *(_value(split["metrics"].get(key)) for key in columns)]
+        for name, split in splits.items()
     ]
     drawn = [f"This run drew of {name}: {text}." for name, text in realised(steps).items()]
     notes = " ".join([*([found.note] if found.note else []), *drawn])
     note = f'<p class="note">{escape(notes)}</p>' if notes else ""
-    shown = table(["× 100", *(escape(TITLES[key]) for key in COLUMNS)], rows, "scores")
+    shown = table(["× 100", *(escape(TITLES[key]) for key in columns)], rows, "scores")
     return section("Beside the paper", panel(shown + note, found.title))
 
 

@@ -50,11 +50,14 @@ def emotion_f1(gold: Sequence[str | None], found: Sequence[str | None], average:
     known = cells >= 0
     if not known.any():
         raise ValueError("F1 needs at least one reference with an emotion")
-    rows = np.zeros((len(cells), len(labels) * len(columns)))
-    rows[known.nonzero()[0], cells[known]] = 1
+    # One column for all that is no class of the references: two models' rows for one set can then be swapped.
+    wide = len(labels) + 1
+    places, answered = np.divmod(cells[known], len(columns))
+    rows = np.zeros((len(cells), len(labels) * wide))
+    rows[known.nonzero()[0], places * wide + np.minimum(answered, len(labels))] = 1
 
     def combine(sums: NDArray[np.float64]) -> float:
-        return _f1(sums.reshape(len(labels), len(columns)), average)
+        return _f1(sums.reshape(len(labels), wide), average)
 
     return Statistic(rows, combine, f"f1:{average}|classes:references|unreadable:wrong|omnichat:1", known)
 

@@ -18,6 +18,15 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A metric of a whole set, which is no function of sums over its replies: it has no interval and no parts."""
+
+    value: float
+    signature: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Statistic:
     """A metric that is a function of sums over replies.
 
@@ -62,8 +71,13 @@ class Statistic:
 
 def mean(values: Sequence[float | None], signature: str) -> Statistic:
     """The mean over the replies that have a value."""
-    rows = np.array([(0, 0) if value is None else (value, 1) for value in values], dtype=np.float64).reshape(-1, 2)
-    return Statistic(rows, _ratio, signature, rows[:, 1] > 0)
+    return ratio([(0, 0) if value is None else (value, 1) for value in values], signature)
+
+
+def ratio(parts: Sequence[tuple[float, float]] | NDArray[np.float64], signature: str) -> Statistic:
+    """Sum of the first numbers by sum of the second; a reply whose second is 0 does not count."""
+    rows = np.array(parts, dtype=np.float64).reshape(-1, 2)
+    return Statistic(rows, _divide, signature, rows[:, 1] > 0)
 
 
 def resample(groups: Sequence[str], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -83,5 +97,5 @@ def resample(groups: Sequence[str], resamples: int, seed: int) -> NDArray[np.flo
     return drawn[:, members].astype(np.float64)
 
 
-def _ratio(sums: NDArray[np.float64]) -> float:
+def _divide(sums: NDArray[np.float64]) -> float:
     return float(sums[0] / sums[1]) if sums[1] else float("nan")

@@ -6,7 +6,6 @@ Each through its standard library, offline. What needs data that is not there (M
 
 import io
 import logging
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ import nltk
 import numpy as np
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 from nltk.tokenize import NLTKWordTokenizer
+from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 from nltk.translate.meteor_score import single_meteor_score
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
@@ -24,6 +24,8 @@ from sacrebleu.metrics.bleu import BLEU
 from omnichat.metrics.statistic import Missing, Statistic, mean
 
 LEXICOGRAPHER_FILES = 45  # of WordNet 3.0, lexnames(5WN)
+# Whose full stop ends no sentence. nltk's own list is a download (punkt_tab).
+ABBREVIATIONS = frozenset("dr mr mrs ms prof rev st jr sr vs etc e.g i.e a.m p.m".split())
 
 
 def bleu(references: Sequence[str], replies: Sequence[str], tokenize: str = "13a") -> Statistic:
@@ -51,7 +53,10 @@ def bleu(references: Sequence[str], replies: Sequence[str], tokenize: str = "13a
 
 
 def rouge_l(references: Sequence[str], replies: Sequence[str]) -> Statistic:
-    """Mean F of the longest common subsequence by rouge-score, without stemming, as `evaluate` calls it."""
+    """Mean F of the longest common subsequence by rouge-score, without stemming.
+
+    `evaluate` calls it so, but its default aggregator prints the median of a random bootstrap in place of the mean.
+    """
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     values = [scorer.score(ref, reply)["rougeL"].fmeasure for ref, reply in zip(references, replies, strict=True)]
     return mean(values, f"rougeL.fmeasure|stem:no|average:mean|rouge-score:{version('rouge-score')}")
@@ -72,7 +77,7 @@ def meteor(references: Sequence[str], replies: Sequence[str], wordnet: Path | No
         single_meteor_score(_words(ref), _words(reply), wordnet=reader)
         for ref, reply in zip(references, replies, strict=True)
     ]
-    settings = "alpha:0.9|beta:3|gamma:0.5|stem:porter|tok:sentences+nltk-treebank|average:mean"
+    settings = f"alpha:0.9|beta:3|gamma:0.5|stem:porter|tok:punkt({len(ABBREVIATIONS)})+nltk-treebank|average:mean"
     return mean(values, f"METEOR|{settings}|wordnet:{reader.get_version()}|nltk:{version('nltk')}")
 
 
@@ -104,7 +109,13 @@ def bertscore(
     # A tokenizer without a limit of its own gives one that overflows (bert-score 0.3.13).
     tokenizer: Any = scorer._tokenizer
     tokenizer.model_max_length = min(tokenizer.model_max_length, 512)
-    values = scorer.score(list(replies), list(references))[2].tolist()
+    # An empty text scores 0, as bert-score has it; its call for one is gone from transformers 5.
+    spoken = [row for row, pair in enumerate(zip(replies, references, strict=True)) if all(map(str.strip, pair))]
+    values = [0.0] * len(replies)
+    if spoken:
+        scores = scorer.score([replies[row] for row in spoken], [references[row] for row in spoken])[2].tolist()
+        for row, score in zip(spoken, scores, strict=True):
+            values[row] = score
     return mean(values, f"BERTScore.F|{model.name}_L{layers}|idf:no|rescaled:no|bert-score:{version('bert-score')}")
 
 
@@ -147,5 +158,7 @@ def load_wordnet(folder: Path | None = None) -> WordNetCorpusReader | Missing:
 
 def _words(text: str) -> list[str]:
     """Words and marks. nltk's tokeniser parts a full stop from its word only at the end of what it is given."""
-    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(ABBREVIATIONS)
+    sentences = PunktSentenceTokenizer(parameters).tokenize(text)
     return [word for sentence in sentences for word in NLTKWordTokenizer().tokenize(sentence)]

@@ -8,8 +8,10 @@ import pytest
 
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError, Reply, Style
+from omnichat.evaluation.measure import BASELINES, TITLES
 from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, write_answers
-from omnichat.evaluation.score import BASELINES, SCORES, TITLES, print_scores, score_answers, score_run
+from omnichat.evaluation.score import SCORES, score_answers, score_run
+from omnichat.evaluation.screen import print_scores
 
 MODEL = "0123456789abcdef"  # of the hand-written replies
 
@@ -46,6 +48,7 @@ def test_the_right_replies_score_one(answers: list[Answer]) -> None:
     right = [replace(answer, reply=answer.reference) for answer in answers[:4]]
     found = values(right)
     best = {key: 0.0 if key == "sound_false_alarm" else 1.0 for key, value in found.items() if value is not None}
+    best = {key: value for key, value in best.items() if not key.startswith("distinct")}
     assert {key: found[key] for key in best} == pytest.approx(best)
     assert len(best) >= 12
 
@@ -62,7 +65,8 @@ def test_an_unknown_field_of_the_reference_is_no_fault(answers: list[Answer]) ->
 def test_metrics_that_have_nothing_to_compare_are_absent(answers: list[Answer]) -> None:
     """A store without sounds, content words or styles gets text metrics only."""
     bare = [replace(answer, scene={}, reference=Reply(Style(), answer.reference.text)) for answer in answers]
-    assert {key for key, value in values(bare).items() if value is not None} == {"exact_reply", "bleu", "rouge_l"}
+    texts = {"exact_reply", "bleu", "rouge_l", "distinct_1", "distinct_2", "length_ratio"}
+    assert {key for key, value in values(bare).items() if value is not None} == texts
     assert score_answers(bare, resamples=5)["baselines"] == {}
 
 
@@ -85,7 +89,8 @@ def test_scores_json_has_the_agreed_shape(run_dir: Path, config: RunConfig) -> N
         assert scores[key] == scores["splits"]["scripts"][key]
     for metric in scores["metrics"].values():
         assert {"value", "ci95", "signature"} <= set(metric)
-        if metric["value"] is not None:
+        assert metric["signature"] or metric["reason"]
+        if metric["ci95"] is not None:
             assert 0 <= metric["ci95"][0] <= metric["ci95"][1] <= 1
             assert metric["signature"]
     assert set(scores["splits"]["scripts"]["by_scenario"]) == {"audio", "emotion"}
@@ -165,3 +170,51 @@ def test_table_shows_every_number_with_interval_and_baseline(
     assert "33.3" in line
     assert "style unreadable" in printed
     assert "METEOR not computed: " in printed
+
+
+def branches(answers: list[Answer], key: str) -> list[Answer]:
+    """Two scripts, each spoken sadly and happily: the users' words are the same, the right replies are not."""
+    sad, happy = Reply(Style(emotion="sad"), "i am so sorry."), Reply(Style(emotion="happy"), "wonderful! enjoy it.")
+    made = []
+    for script in ("one", "two"):
+        for name, wanted in (("sad", sad), ("happy", happy)):
+            scene = {key: script}
+            made.append(replace(answers[0], id=f"{script}-{name}", scene=scene, reference=wanted, reply=wanted))
+    return made
+
+
+@pytest.mark.parametrize("key", ["group", "script"])
+def test_counterfactual_groups_come_from_the_scene(answers: list[Answer], key: str) -> None:
+    """Any store can state its groups; a deaf model gets none of them and half of the branches."""
+    hearing = branches(answers, key)
+    scores = score_answers(hearing, resamples=20)
+    assert scores["metrics"]["counterfactual_groups"]["value"] == 1
+    assert scores["metrics"]["counterfactual_groups"]["n"] == 2
+    assert scores["baselines"]["deaf_counterfactual_groups"] == 0
+    assert scores["baselines"]["deaf_counterfactual_branches"] == 0.5
+    assert scores["bootstrap"]["units"] == 2
+    deaf = score_answers([replace(answer, reply=hearing[0].reply) for answer in hearing], resamples=20)
+    assert deaf["metrics"]["counterfactual_groups"]["value"] == 0
+    assert deaf["metrics"]["counterfactual_branches"]["value"] == 0.5
+
+
+def test_dialogues_of_other_words_are_no_group(answers: list[Answer]) -> None:
+    """Pieces of one script differ in what is said, so a model needs no ears to tell them apart."""
+    hearing = branches(answers, "script")
+    history = [
+        (*answer.history[:-1], replace(answer.history[-1], text=f"piece {number}"))
+        for number, answer in enumerate(hearing)
+    ]
+    apart = [replace(answer, history=turns) for answer, turns in zip(hearing, history, strict=True)]
+    assert "counterfactual_groups" not in score_answers(apart, resamples=5)["metrics"]
+
+
+def test_scores_by_turn(answers: list[Answer]) -> None:
+    """A model may lose the thread: every metric by how often the user has spoken."""
+    first = [replace(answer, history=answer.history[:1]) for answer in answers[:2]]
+    second = [replace(answer, reply=answer.reference) for answer in answers[:2]]
+    scores = score_answers([*first, *second], resamples=5)["by_turn"]
+    assert {turn: part["n"] for turn, part in scores.items()} == {"1": 2, "2": 2}
+    assert scores["2"]["metrics"]["exact_reply"]["value"] == 1
+    assert scores["1"]["metrics"]["exact_reply"]["value"] == 0.5
+    assert score_answers(second, resamples=5)["by_turn"] == {}

@@ -1,8 +1,9 @@
 """Text metrics against the libraries they come from, and what happens where their data is missing."""
 
-import random
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
@@ -11,37 +12,39 @@ from sacrebleu.metrics.bleu import BLEU
 from omnichat.metrics.statistic import Missing, Statistic, resample
 from omnichat.metrics.text import bertscore, bleu, load_wordnet, meteor, rouge_l
 
-SENTENCES = [
-    "all right. tell me more about the market.",
-    "wonderful! enjoy your time at the beach.",
-    "I'm so sorry to hear that, think of better days.",
-    "Really? Nobody expected the letter, did they?",
-    "oh no! be careful near the river, it is deep.",
-    "You've passed the exam with 97.5 %, congratulations!",
-    "How nasty. Keep away from the old factory.",
-    "please stay calm, we can fix it at the office.",
-    "Dr. Lee will see you at ten o'clock.",
-    "It is a guide to action which ensures that the military always obeys the commands of the party.",
-    "yes.",
-    "It's raining cats and dogs (again), so take an umbrella.",
-]
+# Made by make_reference.py with the standard libraries alone, through `evaluate` where its modules work offline.
+REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
+WORDNET = Path("/usr/share/wordnet")
 
 
-def pairs(count: int = 240) -> tuple[list[str], list[str]]:
-    """References and replies: words dropped, doubled or taken from elsewhere; equal and empty ones among them."""
-    draw = random.Random(0)
-    references, replies = [], []
-    for number in range(count):
-        reference = SENTENCES[number % len(SENTENCES)]
-        words = reference.split()
-        for _ in range(number // len(SENTENCES) % 10):
-            place = draw.randrange(len(words))
-            words[place : place + 1] = draw.choice([[], [words[place]] * 2, [draw.choice(SENTENCES).split()[0]]])
-            words = words or ["hm"]
-        references.append(reference)
-        replies.append(" ".join(words))
-    replies[5] = ""
-    return references, replies
+def pairs() -> tuple[list[str], list[str]]:
+    """References and replies, equal and empty ones among them."""
+    return [pair["reference"] for pair in REFERENCE["pairs"]], [pair["reply"] for pair in REFERENCE["pairs"]]
+
+
+def needs_wordnet() -> None:
+    """Skip without the real WordNet."""
+    if not (WORDNET / "data.noun").is_file():
+        pytest.skip(f"no WordNet in {WORDNET} (Debian: wordnet-base)")
+
+
+def test_values_made_by_the_libraries() -> None:
+    """280 pairs: each ROUGE-L, its mean, and the corpus BLEU, to the last digit; a release may not change them."""
+    references, replies = pairs()
+    assert len(references) >= 200
+    rouge = rouge_l(references, replies)
+    assert rouge.value == pytest.approx(REFERENCE["rouge_l"], abs=1e-12)
+    assert rouge.rows[:, 0] == pytest.approx([pair["rouge_l"] for pair in REFERENCE["pairs"]], abs=1e-12)
+    assert bleu(references, replies).value == pytest.approx(REFERENCE["bleu"], abs=1e-12)
+
+
+def test_meteor_values_made_by_nltk() -> None:
+    """280 pairs whose sentences the reference knew: ours has to find them by itself."""
+    needs_wordnet()
+    metric = meteor(*pairs(), WORDNET)
+    assert isinstance(metric, Statistic)
+    assert metric.rows[:, 0] == pytest.approx([pair["meteor"] for pair in REFERENCE["pairs"]], abs=1e-12)
+    assert f"wordnet:{REFERENCE['made_with']['wordnet']}" in metric.signature
 
 
 def test_bleu_equals_sacrebleu() -> None:
@@ -113,12 +116,10 @@ def test_meteor_parts_full_stops_inside_a_reply(tmp_path: Path) -> None:
 
 def test_meteor_with_the_whole_wordnet() -> None:
     """The value of nltk's own documentation; needs synonyms that only the real WordNet has."""
-    folder = Path("/usr/share/wordnet")
-    if not (folder / "data.noun").is_file():
-        pytest.skip("no WordNet in /usr/share/wordnet (Debian: wordnet-base)")
+    needs_wordnet()
     reply = "It is a guide to action which ensures that the military always obeys the commands of the party"
     reference = "It is a guide to action that ensures that the military will forever heed Party commands"
-    metric = meteor([reference], [reply], folder)
+    metric = meteor([reference], [reply], WORDNET)
     assert isinstance(metric, Statistic)
     assert metric.value == pytest.approx(0.6944, abs=5e-5)
 
@@ -161,7 +162,8 @@ def test_bertscore_with_a_local_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"stay calm all is well . rain".split()]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    # A finite length: bert-score itself cannot do without (OverflowError), ours can.
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"), model_max_length=64).save_pretrained(tmp_path)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
     assert isinstance(bertscore(["stay calm"], ["stay calm"], tmp_path), Missing)  # which layer?
@@ -170,3 +172,12 @@ def test_bertscore_with_a_local_model(tmp_path: Path) -> None:
     assert metric.rows[0, 0] == pytest.approx(1, abs=1e-4)
     assert metric.rows[1, 0] < 0.999
     assert "_L2" in metric.signature
+    from bert_score import score
+
+    references, replies = pairs()
+    ours = bertscore(references, replies, tmp_path, layers=2)
+    assert isinstance(ours, Statistic)
+    assert ours.rows[5, 0] == 0  # nothing said; bert-score fails on it under transformers 5
+    del references[5], replies[5]
+    theirs = score(replies, references, model_type=str(tmp_path), num_layers=2, nthreads=1)[2].tolist()
+    assert np.delete(ours.rows[:, 0], 5) == pytest.approx(theirs, abs=1e-6)

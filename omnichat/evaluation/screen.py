@@ -1,0 +1,39 @@
+"""Scores on the screen: a table of values times 100 with their intervals and baselines."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omnichat.evaluation.measure import BASELINES, TITLES
+
+
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """The scores as a table: values times 100, their 95 % intervals, and what a constant guess would get."""
+    splits = scores["splits"]
+    print(f"{scores['run']}, step {scores['step']}: x 100, [95 % interval], guess: constant or chance")
+    for name, split in splits.items():
+        if split["partial"]:
+            print(f"PARTIAL: {name} has {split['partial']['replies']} of {split['partial']['of']} dialogues")
+    rows = [["", *(cell for name in splits for cell in (name, "guess"))]]
+    rows.append(["", *(cell for s in splits.values() for cell in (f"n={s['n']}, {s['input']}", ""))])
+    missing: dict[str, str] = {}
+    for key, title in TITLES.items():
+        if any(key in split["metrics"] for split in splits.values()):
+            rows.append([title, *(cell for split in splits.values() for cell in _cells(split, key))])
+            reasons = [split["metrics"].get(key, {}).get("reason") for split in splits.values()]
+            if any(reasons):
+                missing[title] = next(filter(None, reasons))
+    shares = (f"{100 * split['unparsable_share']:.1f}" for split in splits.values())
+    rows.append(["style unreadable", *(cell for share in shares for cell in (share, ""))])
+    widths = [max(map(len, column)) + 3 for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for title, reason in missing.items():
+        print(f"{title} not computed: {reason}")
+
+
+def _cells(split: Mapping[str, Any], key: str) -> tuple[str, str]:
+    metric, baseline = split["metrics"].get(key), split["baselines"].get(BASELINES.get(key, ""))
+    if metric is None or metric["value"] is None:
+        return ("" if metric is None else "-", "")
+    interval = f" [{100 * metric['ci95'][0]:.1f}, {100 * metric['ci95'][1]:.1f}]" if metric["ci95"] else ""
+    return f"{100 * metric['value']:.1f}{interval}", "" if baseline is None else f"{100 * baseline:.1f}"
