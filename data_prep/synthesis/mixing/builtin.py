@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.quickstart import sounds
-from data_prep.synthesis.mixing.clips import Catalogue, Clip, EventClass, Pool
+from data_prep.synthesis.mixing.clips import Catalogue, Clip, EventClass, Pool, plain
 from data_prep.synthesis.mixing.loudness import from_db, loudness
 from data_prep.synthesis.stage import Reject
 from omnichat.audio import SAMPLE_RATE
@@ -44,6 +44,11 @@ class BuiltinCatalogue(Catalogue):
             for name in names
             for number, pool in enumerate(pools)
         )
+
+    def key(self, caption: str) -> str:
+        """The name of the sound that the caption speaks of: "a bell rings" is the bell."""
+        words = plain(caption)
+        return next((word for word in words.split() if word in sounds.SOUND_NAMES), words)
 
     def wave(self, clip: Clip) -> NDArray[np.float32]:
         """A recording of `seconds`, at `LOUDNESS`."""

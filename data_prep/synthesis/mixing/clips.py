@@ -55,7 +55,7 @@ class Catalogue(ABC):
         self.clips: dict[str, Clip] = {clip.id: clip for clip in clips}
         self._by_caption: dict[tuple[str, str, str], list[Clip]] = defaultdict(list)
         for clip in self.clips.values():
-            self._by_caption[clip.pool, clip.kind, plain(clip.caption)].append(clip)
+            self._by_caption[clip.pool, clip.kind, self.key(clip.caption)].append(clip)
 
     def sounds(self, kind: Literal["audio", "music"], split: str) -> list[Sound]:
         """What a script of a split may be written about: one for each caption, in alphabetical order."""
@@ -76,10 +76,14 @@ class Catalogue(ABC):
             if clip.pool != pool:
                 raise Reject("clip_missing", f"clip {clip.id!r} belongs to {clip.pool}, the dialogue to {split}")
             return clip
-        found = self._by_caption.get((pool, sound.kind, plain(sound.caption)), [])
+        found = self._by_caption.get((pool, sound.kind, self.key(sound.caption)), [])
         if not found:
             raise Reject("clip_missing", f"no clip of {pool} has the caption {sound.caption!r}")
         return found[int(rng.integers(len(found)))]
+
+    def key(self, caption: str) -> str:
+        """What is equal for captions of the same sound."""
+        return plain(caption)
 
     @abstractmethod
     def wave(self, clip: Clip) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from data_prep.synthesis.blobs import blob_path
 from data_prep.synthesis.contracts import Line, Mixed, Piece
+from data_prep.synthesis.writing.template import sound_name
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, read_info
 from omnichat.data.shards import finish_store, write_shard
@@ -89,7 +90,10 @@ def to_dialogue(mixed: Mixed, blobs: Path, source: str) -> Dialogue:
 
 
 def scene_of(mixed: Mixed) -> dict[str, str]:
-    """What is known of a dialogue beside its turns; `group` holds dialogues that share their words."""
+    """What is known of a dialogue beside its turns; `group` holds dialogues that share their words.
+
+    `sound` is the word by which a template's reply names it, which the scoring looks for.
+    """
     plan = mixed.plan
     sound = plan.brief.sound
     user = [line for line in plan.lines if line.speaker == "user"]
@@ -101,7 +105,8 @@ def scene_of(mixed: Mixed) -> dict[str, str]:
         "voice": "" if voice is None else voice.name,
         "voice_gender": "" if voice is None else voice.gender,
         "emotion": (user[-1].style.emotion or "") if user else "",
-        "sound": "" if sound is None else sound.caption,
+        "sound": "" if sound is None else sound_name(sound),
+        "caption": "" if sound is None else sound.caption,
         "placement": mixed.placement,
         "clip": mixed.clip,
         "topic": plan.brief.topic,

@@ -3,6 +3,7 @@
 import pickle
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from data_prep.synthesis.blobs import blob_path, read_audio
 from data_prep.synthesis.contracts import Sound
 from data_prep.synthesis.mixing.clips import pool_of
 from data_prep.synthesis.stage import Reject
+from data_prep.synthesis.writing.template import sound_name
+from data_prep.synthesis.writing.topics import read_sounds
 from omnichat.audio import SAMPLE_RATE
 from tests.data_prep.synthesis.mixing.making import plan, run, stage, to_mix
 
@@ -92,6 +95,16 @@ def test_the_demo_mode_adds_what_is_there(tmp_path: Path) -> None:
         sound = read_audio(tmp_path, piece.blob) - read_audio(tmp_path, speech.blob)
         assert np.abs(sound - np.take(clip, np.arange(start, start + len(sound)), mode="wrap")).max() < 2 / 32768
         start += len(sound)
+
+
+@pytest.mark.parametrize("kind", ["audio", "music"])
+def test_every_caption_of_the_templates_has_its_clip(kind: Literal["audio", "music"]) -> None:
+    """A caption that the catalogue does not know loses every script about it."""
+    catalogue = stage().catalogue
+    for sound in read_sounds(kind, None):
+        for split in ("train", "val", "test"):
+            clip = catalogue.choose(sound, split, np.random.default_rng(0))
+            assert clip.caption == sound_name(sound)
 
 
 def test_no_clip_is_heard_in_two_splits(tmp_path: Path) -> None:
