@@ -222,10 +222,21 @@ def eval_examples(
     Raises:
         DataError: every fault of the store at once.
     """
+    dataset = eval_dialogues(config, prompt, path, features, limit)
+    return [dataset.dialogue(n) for n in range(len(dataset))], [dataset[n] for n in range(len(dataset))]
+
+
+def eval_dialogues(
+    config: RunConfig, prompt: Prompt, path: Path | str, features: FeatureReader | None = None, limit: int | None = None
+) -> StoreDataset:
+    """The dialogues of a store as they are shown to a model that is to answer them; no audio is read yet.
+
+    Raises:
+        DataError: every fault of the store at once.
+    """
     part = cached_scan(Store(locate(str(path))), prompt, config.data.overlong)
     raise_faults(part.faults)
-    dataset = _held_out(part, prompt, features, limit, generation=True)
-    return [dataset.dialogue(n) for n in range(len(dataset))], [dataset[n] for n in range(len(dataset))]
+    return _held_out(part, prompt, features, limit, generation=True)
 
 
 def _held_out(

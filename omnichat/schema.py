@@ -166,6 +166,7 @@ class LoggerConfig(Section):
 class EvaluationConfig(Section):
     """`evaluation`."""
 
+    turns: Literal["last", "gold_history", "own_history"]
     batch_size: Positive
     max_new_tokens: Positive
     bootstrap: Count

@@ -25,6 +25,8 @@ OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
   bertscore=FOLDER      a Hugging Face encoder, for BERTScore (usual: roberta-large); bertscore_layers=NUMBER
   beside=FOLDER[,...]   scored runs to stand beside this one in the report
   title=TEXT            of the report
+  turns=last            the paper's; gold_history or own_history: every assistant turn, after the corpus's history or
+                        after the model's own replies; such a set is named NAME.gold_history
   batch_size= max_new_tokens= bootstrap= seed=   override the run's evaluation.* settings"""
 
 
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
 
     def body() -> None:
         values = parse(arguments)
-        config = read_config(Path(values["run"]), read_numbers(values, tuple(EvaluationConfig.model_fields)))
+        names = [name for name in EvaluationConfig.model_fields if name != "turns"]
+        settings: dict[str, int | str] = {**read_numbers(values, names)}
+        settings |= {"turns": values["turns"]} if "turns" in values else {}
+        config = read_config(Path(values["run"]), settings)
         run_stages(_command(values, config, store), config)
 
     return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
@@ -102,7 +107,7 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def read_config(run: Path, settings: Mapping[str, int]) -> RunConfig:
+def read_config(run: Path, settings: Mapping[str, int | str]) -> RunConfig:
     """The config of a run folder, with its evaluation settings overridden.
 
     Raises:

@@ -4,12 +4,13 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,6 +18,7 @@ from omnichat import build
 from omnichat.batch import Example
 from omnichat.chat import LoadedRun
 from omnichat.checkpoint import tensors_sha256, trainable
+from omnichat.data.dataset import StoreDataset, make_example
 from omnichat.data.store import Store
 from omnichat.dialogue import STYLE_FIELDS, Dialogue, Reply
 from omnichat.evaluation.replies import (
@@ -29,9 +31,11 @@ from omnichat.evaluation.replies import (
     replace_file,
     write_answers,
 )
+from omnichat.evaluation.turns import Turns, Work, answered_places, rounds, set_name
 from omnichat.models.omnichat import Generated, OmniChat
+from omnichat.prompt import Tokens
 
-Pairs = list[tuple[Dialogue, Example]]
+CHECKED = 8  # replies of a batch in half precision that are made singly too, to see how many stay the same
 
 
 def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, limit: int | None = None) -> None:
@@ -50,30 +54,42 @@ def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, li
         DataError: a store that cannot be read, or a replies file that is damaged other than at its end.
     """
     run_dir = Path(run_dir)
+    turns = run.config.evaluation.turns
     path, model = run_dir / REPLIES, model_hash(run)
     found = mend(path)
-    records = read_generation(run_dir)["splits"] if read_generation(run_dir).get("model") == model else {}
-    kept = [answer for answer in found if answer.model == model and answer.split in set(records) - set(splits)]
-    work: dict[str, Pairs] = {}
+    earlier = read_generation(run_dir)
+    earlier = earlier if earlier.get("model") == model else {}
+    records = dict(earlier.get("splits", {}))
+    names = {split: set_name(split, turns) for split in splits}
+    kept = [answer for answer in found if answer.model == model and answer.split in set(records) - set(names.values())]
+    work: dict[str, list[Work]] = {}
     for split, store in splits.items():
-        dialogues, examples = build.eval_examples(run.config, run.prompt, store, limit=limit)
-        work[split] = list(zip(dialogues, examples, strict=True))
-        there = {answer.id: answer for answer in found if answer.model == model and answer.split == split}
-        done = [there[d.id] for d, e in work[split] if d.id in there and _answers_to(there[d.id], d, e)]
+        name = names[split]
+        everything = _read_work(build.eval_dialogues(run.config, run.prompt, store), turns)
+        work[name] = everything[:limit]
+        there = {answer.key: answer for answer in found if answer.model == model and answer.split == name}
+        done = [answer for one in work[name] for answer in _still_right(run, one, there)]
         kept += done
-        work[split] = [(d, e) for d, e in work[split] if d.id not in {answer.id for answer in done}]
-        records[split] = {"store": str(store), "replies": len(dialogues), "of": len(Store(store)), "limit": limit}
-        print(f"{split}: {len(work[split])} of {len(dialogues)} dialogues to answer", flush=True)
+        count, of = _count(work[name]), len(Store(store)) if turns == "last" else _count(everything)
+        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limit, "turns": turns}
+        what = "dialogues" if turns == "last" else "turns"
+        print(f"{name}: {count - len(done)} of {count} {what} to answer", flush=True)
     if dropped := len(found) - len(kept):
         print(f"{path}: {dropped} replies of other weights, settings or dialogues are dropped", flush=True)
         write_answers(path, kept)
     about = {"model": model, "step": run.step, "parameters": count_parameters(run.model), "decoding": _decoding(run)}
-    replace_file(run_dir / GENERATION, (json.dumps(about | {"splits": records}, indent=2) + "\n").encode())
+    about |= {"one_by_one": earlier.get("one_by_one")}
+
+    def describe() -> None:
+        replace_file(run_dir / GENERATION, (json.dumps(about | {"splits": records}, indent=2) + "\n").encode())
+
+    describe()
     with path.open("a", encoding="utf-8") as out:
-        for split, pairs in work.items():
-            for answer in _answer_all(run, split, pairs, model):
+        for name, pieces in work.items():
+            for answer in _answer_all(run, name, pieces, model, about):
                 out.write(answer_to_json(answer) + "\n")
                 out.flush()
+    describe()
 
 
 def model_hash(run: LoadedRun) -> str:
@@ -83,10 +99,10 @@ def model_hash(run: LoadedRun) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
-def prompt_hash(example: Example) -> str:
-    """A short hash of the token ids and of the audio that an example gives the model: its length, and what is known."""
-    digest = hashlib.sha256(example.tokens.ids.tobytes())
-    heard = [(slot.start, slot.audio.num_samples, slot.audio.sha256) for slot in example.tokens.slots]
+def prompt_hash(tokens: Tokens) -> str:
+    """A short hash of the token ids and of the audio that the model is given: its length, and what is known of it."""
+    digest = hashlib.sha256(tokens.ids.tobytes())
+    heard = [(slot.start, slot.audio.num_samples, slot.audio.sha256) for slot in tokens.slots]
     digest.update(str(heard).encode())
     return digest.hexdigest()[:16]
 
@@ -115,29 +131,74 @@ def _decoding(run: LoadedRun) -> dict[str, Any]:
     }
 
 
-def _answers_to(answer: Answer, dialogue: Dialogue, example: Example) -> bool:
-    same_text = answer.reference == _reference(dialogue) and dict(answer.scene) == dict(dialogue.scene)
-    return same_text and answer.prompt == prompt_hash(example)
+def _read_work(dataset: StoreDataset, turns: Turns) -> list[Work]:
+    found = []
+    for number in range(len(dataset)):
+        dialogue, place = dataset.dialogue(number), dataset.store.place(int(dataset.rows[number]))
+        found.append(Work(dialogue, place, int(dataset.first_turns[number]), answered_places(dialogue, turns)))
+    return found
+
+
+def _count(work: Sequence[Work]) -> int:
+    return sum(len(one.places) for one in work)
+
+
+def _still_right(run: LoadedRun, work: Work, there: Mapping[tuple[str, int], Answer]) -> list[Answer]:
+    """The replies to a dialogue that are there and would come out the same; they are entered into the work."""
+    turns, kept = run.config.evaluation.turns, []
+    for place in work.places:
+        answer = there.get((work.dialogue.id, place))
+        if answer is not None:
+            dialogue = work.upto(place, turns)
+            same = answer.reference == _reference(dialogue) and dict(answer.scene) == dict(dialogue.scene)
+            if same and answer.prompt == prompt_hash(run.prompt.render(dialogue, generation=True)):
+                kept.append(answer)
+                work.replies[place] = answer.reply
+        if turns == "own_history" and place not in work.replies:
+            break  # what follows answers a history that is not there yet
+    return kept
 
 
 def _reference(dialogue: Dialogue) -> Reply:
     return Reply(dialogue.turns[-1].style, dialogue.turns[-1].text)
 
 
-def _answer_all(run: LoadedRun, split: str, pairs: Pairs, model: str) -> Iterator[Answer]:
+def _answer_all(run: LoadedRun, split: str, work: list[Work], model: str, about: dict[str, Any]) -> Iterator[Answer]:
     settings = run.config.evaluation
-    with _progress(split, len(pairs)) as advance:
-        for first in range(0, len(pairs), settings.batch_size):
-            batch = pairs[first : first + settings.batch_size]
-            started = perf_counter()
-            examples = [example for _, example in batch]
-            written = run.model.generate(
-                examples, settings.max_new_tokens, run.prompt.stop_id, settings.batch_size, run.forced
-            )
-            seconds = (perf_counter() - started) / len(batch)
-            for (dialogue, example), generated in zip(batch, written, strict=True):
-                yield _answer(run, split, dialogue, example, generated, seconds, model)
-            advance(len(batch))
+    with _progress(split, _count(work) - sum(len(one.replies) for one in work)) as advance:
+        for side_by_side in rounds(work, settings.turns):
+            tasks = [(one, place) for one, place in side_by_side if place not in one.replies]
+            for first in range(0, len(tasks), settings.batch_size):
+                batch = tasks[first : first + settings.batch_size]
+                dialogues = [one.upto(place, settings.turns) for one, place in batch]
+                examples = [
+                    make_example(dialogue, run.prompt, None, True, place=one.store_place, first_turn=one.first_turn)
+                    for dialogue, (one, _) in zip(dialogues, batch, strict=True)
+                ]
+                started = perf_counter()
+                written = _generate(run, examples, settings.batch_size)
+                seconds = (perf_counter() - started) / len(batch)
+                if not about["one_by_one"] and len(batch) > 1 and run.model.llm.dtype != torch.float32:
+                    about["one_by_one"] = _one_by_one(run, examples[:CHECKED], written)
+                for (one, place), dialogue, example, generated in zip(batch, dialogues, examples, written, strict=True):
+                    answer = _answer(run, split, dialogue, example, generated, seconds, model)
+                    one.replies[place] = answer.reply
+                    yield answer
+                advance(len(batch))
+
+
+def _generate(run: LoadedRun, examples: Sequence[Example], batch_size: int) -> list[Generated]:
+    return run.model.generate(
+        examples, run.config.evaluation.max_new_tokens, run.prompt.stop_id, batch_size, run.forced
+    )
+
+
+def _one_by_one(run: LoadedRun, examples: Sequence[Example], batched: Sequence[Generated]) -> dict[str, int]:
+    """How many replies of a batch are the same, token by token, made singly: in half precision not all need be."""
+    alone = _generate(run, examples, 1)
+    same = sum(list(one.ids) == list(other.ids) for one, other in zip(alone, batched, strict=False))
+    print(f"{len(alone)} replies made singly too, in {run.model.llm.dtype}: {same} are the same", flush=True)
+    return {"replies": len(alone), "same": same}
 
 
 def _answer(
@@ -159,7 +220,7 @@ def _answer(
         gates=gates,
         seconds=round(seconds, 4),
         model=model,
-        prompt=prompt_hash(example),
+        prompt=prompt_hash(example.tokens),
     )
 
 

@@ -56,7 +56,7 @@ def score_run(
     for name, found in sets.items():
         scores = score_answers(found.answers, settings.bootstrap, settings.seed, resources)
         about_set = {"n": len(found.answers), "seed": config.seed, "input": config.data.input, "partial": found.partial}
-        splits[name] = {**about_set, **scores}
+        splits[name] = {**about_set, "turns": about["splits"][name].get("turns", "last"), **scores}
     first = next(iter(splits.values()))
     run = {"run": config.run_name, "step": about["step"], "model": about["model"], "decoding": about["decoding"]}
     result = {**first, **run, "splits": splits}

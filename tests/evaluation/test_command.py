@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 USAGE = "What it does."
 
 
-@pytest.mark.parametrize("script", ["run_store.py", "run_dailytalk.py"])
+@pytest.mark.parametrize("script", ["run_store.py", "run_dailytalk.py", "run_sharechatx.py"])
 def test_help_shows_an_example_and_is_light(script: str) -> None:
     """Started as a script, from the root; nobody should wait for torch to be told how to call it."""
     command = [sys.executable, "-X", "importtime", str(ROOT / "eval" / script), "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert result.returncode == 0
-    assert f"python eval/{script} run=" in result.stdout
+    assert f"python eval/{script} " in result.stdout
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage." in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert not imported & {"torch", "transformers", "numpy", "nltk"}
@@ -49,6 +49,7 @@ def test_help_shows_an_example_and_is_light(script: str) -> None:
         (["run=RUN", "limit=-3"], "limit: a whole number"),
         (["run=RUN", "batch_size=many"], "batch_size: a whole number, got 'many'"),
         (["run=RUN", "batch_size=0"], "evaluation.batch_size: Input should be greater than or equal to 1"),
+        (["run=RUN", "turns=all"], "evaluation.turns: Input should be 'last', 'gold_history' or 'own_history'"),
         (["run=RUN", "partial=yes"], "partial: true or false"),
         (["run=RUN", "stage=score", "wordnet=/nowhere"], "wordnet: /nowhere is not a folder"),
         (["run=/nowhere", "stage=score"], "train the run first, or correct run="),
@@ -146,3 +147,23 @@ def test_dailytalk_is_scored_under_its_own_name(trained: Path, tmp_path: Path) -
     assert main([f"run={trained}", "stage=generate"], USAGE, str(store)) == 0
     about = json.loads((trained / "generation.json").read_text())
     assert about["splits"]["dailytalk"]["store"] == str(store)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "subset: one of emotion, audio, music"),
+        (["subset=emotoin", "run=RUN"], "subset: one of emotion, audio, music"),
+        (["subset=music", "run=RUN", "stage=generate"], "no such file: "),
+        (["subset=music", "run=RUN", "stage=score"], ""),
+    ],
+)
+def test_a_subset_of_sharechatx(run_dir: Path, arguments: list[str], message: str) -> None:
+    """Its test set is the one that is answered; without a subset nobody knows which."""
+    given = [argument.replace("RUN", str(run_dir)) for argument in arguments]
+    command = [sys.executable, str(ROOT / "eval/run_sharechatx.py"), *given]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert result.returncode == (2 if message else 0)
+    assert message in result.stderr
+    if "stage=generate" in arguments:
+        assert "corpora/sharechat_music/test" in result.stderr

@@ -12,9 +12,11 @@ from omnichat.chat import LoadedRun
 from omnichat.checkpoint import trainable
 from omnichat.config import load_config
 from omnichat.data.made_up import made_up_dialogues
+from omnichat.dialogue import Reply, read_dialogues
 from omnichat.evaluation.generate import count_parameters, generate, model_hash
 from omnichat.evaluation.replies import REPLIES, read_answers, read_generation
 from omnichat.evaluation.score import score_run
+from omnichat.evaluation.turns import as_turn
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def splits(tmp_path: Path) -> dict[str, Path]:
     return {"held": tmp_path / "store" / "held.jsonl"}
 
 
-def changed(run: LoadedRun, **evaluation: int) -> LoadedRun:
+def changed(run: LoadedRun, **evaluation: int | str) -> LoadedRun:
     """The same weights with other settings."""
     settings = run.config.evaluation.model_copy(update=evaluation)
     return replace(run, config=run.config.model_copy(update={"evaluation": settings}))
@@ -57,7 +59,13 @@ def test_every_dialogue_is_answered_once(run: LoadedRun, splits: dict[str, Path]
         assert answer.seconds > 0
     about = read_generation(tmp_path)
     assert about["step"] == 3
-    assert about["splits"]["held"] == {"store": str(splits["held"]), "replies": 6, "of": 6, "limit": None}
+    assert about["splits"]["held"] == {
+        "store": str(splits["held"]),
+        "replies": 6,
+        "of": 6,
+        "limit": None,
+        "turns": "last",
+    }
     assert about["decoding"]["method"] == "greedy"
     before = (tmp_path / REPLIES).read_bytes()
     generate(run, splits, tmp_path)
@@ -155,6 +163,88 @@ def test_a_limit_is_recorded_and_another_set_joins(run: LoadedRun, splits: dict[
         "more": 3,
         "held": 6,
     }
+
+
+def test_every_turn_with_the_corpus_s_history(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """Each assistant turn after a user turn, after what the corpus says; beside the replies to last turns, not over."""
+    generate(run, splits, tmp_path)
+    generate(changed(run, turns="gold_history"), splits, tmp_path)
+    answers = read_answers(tmp_path / REPLIES)
+    every = [answer for answer in answers if answer.split == "held.gold_history"]
+    last = {answer.id: answer for answer in answers if answer.split == "held"}
+    dialogues = {dialogue.id: dialogue for dialogue in read_dialogues(splits["held"])}
+    assert len(last) == 6
+    assert sum(sum(t.role == "assistant" for t in dialogue.turns) for dialogue in dialogues.values()) == len(every)
+    for answer in every:
+        turns = dialogues[answer.id].turns
+        assert [turn.text for turn in answer.history] == [turn.text for turn in turns[: len(answer.history)]]
+        assert answer.reference == Reply(turns[len(answer.history)].style, turns[len(answer.history)].text)
+        if len(answer.history) == len(turns) - 1:
+            assert (answer.reply, answer.prompt) == (last[answer.id].reply, last[answer.id].prompt)
+    scores = score_run(tmp_path, run.config)["splits"]
+    assert scores["held.gold_history"]["turns"] == "gold_history"
+    assert set(scores["held.gold_history"]["by_turn"]) == {"1", "2", "3"}
+    assert sum(part["n"] for part in scores["held.gold_history"]["by_turn"].values()) == len(every)
+
+
+def test_own_history_is_what_the_model_answered(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """In style and words, turn after turn, whatever is answered side by side; and never the corpus's."""
+    own = changed(run, turns="own_history")
+    generate(own, splits, tmp_path)
+    replies = {answer.key: answer for answer in read_answers(tmp_path / REPLIES)}
+    checked = 0
+    for (identity, _), answer in replies.items():
+        for place, turn in enumerate(answer.history):
+            if turn.role == "assistant":
+                earlier = replies[identity, place].reply
+                assert turn == as_turn(earlier)
+                assert earlier != replies[identity, place].reference
+                checked += 1
+    assert checked > 4
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    generate(changed(own, batch_size=1), splits, alone)
+    singly = {answer.key: answer.reply for answer in read_answers(alone / REPLIES)}
+    assert singly == {key: answer.reply for key, answer in replies.items()}
+
+
+@pytest.mark.parametrize("turns", ["gold_history", "own_history"])
+def test_replies_to_all_turns_go_on_after_a_kill(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: str
+) -> None:
+    """Whatever was made stays, unless a reply that it answers is gone; the end is the same."""
+    every = changed(run, turns=turns)
+    generate(every, splits, tmp_path)
+    path = tmp_path / REPLIES
+    whole = sorted(without_seconds(path), key=str)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-3]) + lines[-3][:40])
+    capsys.readouterr()
+    generate(every, splits, tmp_path)
+    assert f"held.{turns}: 3 of {len(lines)} turns to answer" in capsys.readouterr().out
+    assert sorted(without_seconds(path), key=str) == whole
+    first = next(n for n, line in enumerate(lines) if json.loads(line)["id"] == "held-5")
+    path.write_bytes(b"".join(lines[:first] + lines[first + 1 :]))
+    generate(every, splits, tmp_path)
+    again = sum(json.loads(line)["id"] == "held-5" for line in lines) if turns == "own_history" else 1
+    assert f"{again} of {len(lines)} turns to answer" in capsys.readouterr().out
+    assert sorted(without_seconds(path), key=str) == whole
+
+
+def test_half_precision_says_how_many_replies_the_batch_changes(
+    splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In float32 none may; in bfloat16 some do, and a reader of the scores is told."""
+    config = load_config("recipe=smoke", "model.llm.dtype=bfloat16", "evaluation.max_new_tokens=5")
+    config = build.materialise(config, tmp_path / "weights")
+    half = LoadedRun(config, build.build_model(config).eval(), build.build_prompt(config), 0)
+    generate(half, splits, tmp_path)
+    found = read_generation(tmp_path)["one_by_one"]
+    assert found["replies"] == 6
+    assert 0 <= found["same"] <= 6
+    assert "6 replies made singly too, in torch.bfloat16" in capsys.readouterr().out
+    generate(half, splits, tmp_path)
+    assert read_generation(tmp_path)["one_by_one"] == found
 
 
 def test_parameters_are_counted_by_part(run: LoadedRun) -> None:
