@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from data_prep.quickstart.corpus import ENGINES, Options, description, made_in, make
-from data_prep.quickstart.engine import EngineError
+from data_prep.synthesis.backends.embedded.engine import EngineError
 
 EPILOG = """\
 example:

@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from data_prep.quickstart.engine import Engine, Voice, speak
-from data_prep.quickstart.espeak import Espeak
-from data_prep.quickstart.flite import Flite
-from data_prep.quickstart.prosody import LEVEL, PEAK
 from data_prep.quickstart.scripts import NEUTRAL, Script, combinations, make_scripts, reply
 from data_prep.quickstart.sounds import SOUNDS, render
+from data_prep.synthesis.backends import embedded
+from data_prep.synthesis.backends.embedded.engine import Engine, speak
+from data_prep.synthesis.backends.embedded.espeak import Espeak
+from data_prep.synthesis.backends.embedded.flite import Flite
+from data_prep.synthesis.backends.embedded.prosody import LEVEL, PEAK
+from data_prep.synthesis.contracts import Voice
 from omnichat.audio import SAMPLE_RATE
 from omnichat.dialogue import EMOTIONS, GENDERS, AudioRef, Dialogue, Style, Turn, write_dialogues
 
@@ -178,13 +180,13 @@ def record(scene: Scene, engine: Engine, root: Path, seed: int) -> list[Dialogue
     for number, turn in enumerate(history):
         if turn.role == "user":
             name = f"{scene.name}-history{number // 2}"
-            pcm = speak(engine, turn.text, scene.voice, "neutral", _rng(seed, name)).pcm
+            pcm = speak(engine, turn.text, scene.voice, Style(emotion="neutral"), _rng(seed, name)).pcm
             history[number] = replace(turn, audio=write(name, pcm))
     recorded = []
     for dialogue in dialogues:
         rng = _rng(seed, dialogue.id)
         question, answer = dialogue.turns[-2:]
-        pcm = speak(engine, question.text, scene.voice, dialogue.scene["emotion"], rng).pcm
+        pcm = speak(engine, question.text, scene.voice, Style(emotion=dialogue.scene["emotion"]), rng).pcm
         if dialogue.scene["sound"]:
             pcm = mix(pcm, scene.scenario, dialogue.scene["sound"], dialogue.scene["placement"], rng)
         current = replace(question, audio=write(dialogue.id, pcm))
@@ -194,7 +196,8 @@ def record(scene: Scene, engine: Engine, root: Path, seed: int) -> list[Dialogue
 
 def description(options: Options, engine: str) -> dict[str, Any]:
     """What identifies a corpus: two with the same description have the same bytes."""
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    folders = (Path(__file__).parent, Path(embedded.__file__).parent)
+    sources = b"".join(path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py")))
     return {
         "name": "quickstart",
         "licence": f"Apache-2.0 (text); speech made by {engine}, sounds by this repository",

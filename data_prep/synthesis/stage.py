@@ -28,6 +28,10 @@ class Refused(Exception):
         return type(self), (self.reason, self.message)
 
 
+class BackendError(RuntimeError):
+    """What a stage works with is missing or refuses altogether; the message says which and how to mend it."""
+
+
 class Retry(Refused):
     """Try again with another seed, up to the stage's number of attempts."""
 
@@ -92,7 +96,11 @@ class Stage(ABC, Generic[In, Out]):
         """
 
     async def open(self) -> None:
-        """Start what the worker keeps (an engine's process, connections). Called once per worker."""
+        """Start what the worker keeps (an engine's process, connections). Called once per worker.
+
+        Raises:
+            BackendError: it cannot be started, so that no item could be made.
+        """
         return None
 
     @abstractmethod

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.quickstart.engine import EngineError, Voice
-from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
+from data_prep.synthesis.backends.embedded.engine import EngineError, Voice
+from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
 from data_prep.tiny_weights.experts import (
     SOUND_LABELS,
     Expert,

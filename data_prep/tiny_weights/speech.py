@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.quickstart.corpus import PLACEMENTS, mix
-from data_prep.quickstart.engine import Voice, speak
-from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
-from data_prep.quickstart.prosody import PROSODIES, Prosody
 from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
 from data_prep.quickstart.sounds import SOUNDS
+from data_prep.synthesis.backends.embedded.engine import speak
+from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
+from data_prep.synthesis.backends.embedded.prosody import PROSODIES, Prosody
+from data_prep.synthesis.contracts import Voice
 from data_prep.tiny_weights.words import CORPUS_WORDS, NOUNS, VOCABULARY
 from omnichat.audio import HOP, num_frames
+from omnichat.dialogue import Style
 
 EMOTIONS = tuple(PROSODIES)
 FRAME = 2 * HOP  # samples from one frame of an expert to the next
@@ -26,7 +28,7 @@ SOUND_SHARE = 0.6  # of the utterances have a sound
 # More of espeak-ng's speaker variants, so that an expert learns an emotion apart from its speaker. The corpus's unseen
 # voices are not among them, nor robots, whisperers and voices whose level clips. Their gender is never used.
 _MORE_VOICES = tuple(
-    Voice(f"en-us+{variant}", "male")
+    Voice(name=f"en-us+{variant}", gender="male")
     for variant in (
         "Alex Alicia Andy Denis Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Reed Storm adam anika announcer "
         "antonio benjamin boris caleb david ed edward edward2 grandma grandpa gustave ian iven iven2 iven3 iven4 john "
@@ -77,7 +79,7 @@ def speak_randomly(
     """
     voice = voices[int(rng.integers(len(voices)))]
     words, emotion = draw_words(rng), EMOTIONS[rng.integers(len(EMOTIONS))]
-    utterance = speak(espeak, " ".join(words), voice, emotion, rng)
+    utterance = speak(espeak, " ".join(words), voice, Style(emotion=emotion), rng)
     pcm, sound = utterance.pcm, ""
     if rng.random() < SOUND_SHARE:
         kind = tuple(SOUNDS)[rng.integers(len(SOUNDS))]

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from tokenizers import Tokenizer
 
-from data_prep.quickstart.engine import EngineError
-from data_prep.quickstart.espeak import Espeak
-from data_prep.quickstart.flite import Flite
+from data_prep.synthesis.backends.embedded.engine import EngineError
+from data_prep.synthesis.backends.embedded.espeak import Espeak
+from data_prep.synthesis.backends.embedded.flite import Flite
 from omnichat.prompt import Prompt
 
 

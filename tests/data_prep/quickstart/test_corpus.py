@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from data_prep.quickstart.corpus import Options, branches, make, mix, plan
-from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
-from data_prep.quickstart.flite import Flite
-from data_prep.quickstart.prosody import LEVEL, PEAK
 from data_prep.quickstart.scripts import CONTENT_WORDS
+from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
+from data_prep.synthesis.backends.embedded.flite import Flite
+from data_prep.synthesis.backends.embedded.prosody import LEVEL, PEAK
 from omnichat.audio import SAMPLE_RATE, load_audio
 from omnichat.dialogue import EMOTIONS, Dialogue, read_dialogues
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.quickstart.__main__ import main
-from data_prep.quickstart.espeak import Espeak
+from data_prep.synthesis.backends.embedded.espeak import Espeak
 
 FEW = ["--train-scripts", "1", "--val-scripts", "1", "--test-scripts", "1"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.quickstart.espeak import Espeak
+from data_prep.synthesis.backends.embedded.espeak import Espeak
 from data_prep.tiny_weights.__main__ import PARTS, main
 from omnichat.models.encoders import load_encoder
 from omnichat.models.llm import load_llm

@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from data_prep.quickstart.engine import speak
-from data_prep.quickstart.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
 from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
 from data_prep.quickstart.sounds import SOUND_NAMES
+from data_prep.synthesis.backends.embedded.engine import speak
+from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
 from data_prep.tiny_weights.speech import EMOTIONS, VOICES, Spoken, align, draw_words, pronunciations, speak_randomly
 from omnichat.audio import num_frames
+from omnichat.dialogue import Style
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_unseen_voices_stay_unseen(espeak: Espeak) -> None:
     assert set(TRAIN_VOICES) <= set(VOICES)
     assert len({voice.name for voice in VOICES}) == len(VOICES) > 60
     for voice in VOICES:
-        assert len(speak(espeak, "go", voice, "neutral").pcm) > 1000
+        assert len(speak(espeak, "go", voice, Style(emotion="neutral")).pcm) > 1000
 
 
 def test_no_sentence_of_the_corpus_is_heard() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.quickstart.engine import EngineError, Voice
-from data_prep.quickstart.flite import MARGIN, Flite
-from data_prep.quickstart.prosody import PROSODIES, Prosody
+from data_prep.synthesis.backends.embedded.engine import EngineError
+from data_prep.synthesis.backends.embedded.flite import MARGIN, Flite
+from data_prep.synthesis.backends.embedded.prosody import PROSODIES, Prosody
+from data_prep.synthesis.contracts import Voice
 
 WORDS = "we are going to the market."
 VERSION = "echo '  version: flite-2.2-current Sep 2018 (http://cmuflite.org)'; exit 1"
@@ -53,7 +54,7 @@ def test_a_gap_between_words_takes_as_long(flite: Flite) -> None:
 def test_a_refused_request_is_named(flite: Flite) -> None:
     """flite speaks an unknown voice with its default one, and nothing with silence."""
     with pytest.raises(EngineError, match=r"no voice 'rms'; it has kal16-deep"):
-        flite.say(WORDS, Voice("rms", "male"), PROSODIES["neutral"])
+        flite.say(WORDS, Voice(name="rms", gender="male"), PROSODIES["neutral"])
     with pytest.raises(EngineError, match="no sound"):
         flite.say("", flite.train_voices[0], PROSODIES["neutral"])
     assert len(flite.say(WORDS, flite.train_voices[0], PROSODIES["neutral"]).pcm) > 10_000

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 
 import soundfile
 
-from data_prep.quickstart.engine import Engine, EngineError, Utterance, Voice
-from data_prep.quickstart.prosody import NEUTRAL_RATE, Prosody
+from data_prep.synthesis.backends.embedded.engine import Engine, EngineError, Utterance
+from data_prep.synthesis.backends.embedded.prosody import NEUTRAL_RATE, Prosody
+from data_prep.synthesis.contracts import Voice
 
 INSTALL = "install the system package flite (Debian, Ubuntu: apt-get install flite)"
 PAUSE = "pau"  # flite's phone of silence
@@ -56,8 +57,10 @@ UNSEEN = ("awb-plain", "awb-deep", "slt-calm", "slt-bright")
 class Flite(Engine):
     """Runs flite once an utterance; see `Engine`."""
 
-    train_voices = tuple(Voice(name, settings.gender) for name, settings in VOICES.items() if name not in UNSEEN)
-    unseen_voices = tuple(Voice(name, VOICES[name].gender) for name in UNSEEN)
+    train_voices = tuple(
+        Voice(name=name, gender=settings.gender) for name, settings in VOICES.items() if name not in UNSEEN
+    )
+    unseen_voices = tuple(Voice(name=name, gender=VOICES[name].gender) for name in UNSEEN)
 
     def __init__(self, file: str | None = None) -> None:
         self.program = file or "flite"

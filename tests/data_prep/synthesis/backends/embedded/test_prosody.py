@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from data_prep.quickstart.corpus import ENGINES
-from data_prep.quickstart.engine import Engine, speak
-from data_prep.quickstart.prosody import PEAK, PROSODIES, Prosody, colour, jittered
+from data_prep.synthesis.backends.embedded.engine import Engine, speak
+from data_prep.synthesis.backends.embedded.prosody import PEAK, PROSODIES, Prosody, colour, jittered
 from omnichat.audio import SAMPLE_RATE
-from omnichat.dialogue import EMOTIONS
+from omnichat.dialogue import EMOTIONS, Style
 
 WORDS = "my sister works at the library."
 
@@ -60,7 +60,7 @@ def test_emotions_are_measurable_in_every_voice(name: str, number: int, request:
     engine: Engine = request.getfixturevalue(name)
     train, unseen = engine.train_voices, engine.unseen_voices
     voice = (train[0], train[-1], unseen[0], unseen[-1])[number]
-    said = {emotion: speak(engine, WORDS, voice, emotion).pcm for emotion in EMOTIONS}
+    said = {emotion: speak(engine, WORDS, voice, Style(emotion=emotion)).pcm for emotion in EMOTIONS}
     neutral = said["neutral"]
     length = {emotion: len(wave) / len(neutral) for emotion, wave in said.items()}
     level = {emotion: rms_db(wave) for emotion, wave in said.items()}

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 from data_prep.quickstart.corpus import ENGINES
-from data_prep.quickstart.engine import Engine, Utterance, Voice, speak
-from data_prep.quickstart.prosody import PROSODIES
+from data_prep.synthesis.backends.embedded.engine import Engine, Utterance, speak
+from data_prep.synthesis.backends.embedded.prosody import PROSODIES
+from data_prep.synthesis.contracts import Voice
+from omnichat.dialogue import Style
 
 WORDS = "we are going to the market."
-BREATHY = Voice("en-us+f3", "female")  # its breath noise comes from a generator that espeak-ng seeds with the time
+BREATHY = Voice(
+    name="en-us+f3", gender="female"
+)  # its breath noise comes from a generator that espeak-ng seeds with the time
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -40,11 +44,11 @@ def test_every_voice_speaks(engine: Engine) -> None:
 def test_same_request_same_samples_whatever_came_before(engine: Engine) -> None:
     """An engine may carry state from one utterance to the next; the corpus must not depend on the order of work."""
     for voice in (*engine.train_voices[:1], *([BREATHY] if BREATHY in engine.train_voices else [])):
-        first = speak(engine, WORDS, voice, "fearful", np.random.default_rng(5))
-        speak(engine, "something else entirely.", engine.unseen_voices[0], "happy")
-        again = speak(engine, WORDS, voice, "fearful", np.random.default_rng(5))
+        first = speak(engine, WORDS, voice, Style(emotion="fearful"), np.random.default_rng(5))
+        speak(engine, "something else entirely.", engine.unseen_voices[0], Style(emotion="happy"))
+        again = speak(engine, WORDS, voice, Style(emotion="fearful"), np.random.default_rng(5))
         with type(engine)() as other:
-            elsewhere = speak(other, WORDS, voice, "fearful", np.random.default_rng(5))
+            elsewhere = speak(other, WORDS, voice, Style(emotion="fearful"), np.random.default_rng(5))
         assert np.array_equal(first.pcm, again.pcm)
         assert np.array_equal(first.pcm, elsewhere.pcm)
         assert first.phones == again.phones == elsewhere.phones

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.quickstart.engine import Engine, EngineError, Utterance, Voice
-from data_prep.quickstart.prosody import Prosody
+from data_prep.synthesis.backends.embedded.engine import Engine, EngineError, Utterance
+from data_prep.synthesis.backends.embedded.prosody import Prosody
+from data_prep.synthesis.contracts import Voice
 
 WORKER = Path(__file__).with_name("espeak_worker.py")
 VOLUME = 60  # of espeak-ng's 0..200; at its default of 100 some voices clip, and `colour` sets the level anyway
@@ -24,7 +25,7 @@ STRESS_MARKS = "',%="  # espeak-ng writes them before a vowel's mnemonic; they a
 
 
 def _voices(gender: str, *variants: str) -> tuple[Voice, ...]:
-    return tuple(Voice(f"en-us+{variant}", gender) for variant in variants)
+    return tuple(Voice(name=f"en-us+{variant}", gender=gender) for variant in variants)
 
 
 TRAIN_VOICES = (

@@ -10,20 +10,14 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from data_prep.quickstart.prosody import PROSODIES, Prosody, colour, jittered
+from data_prep.synthesis.backends.embedded.prosody import Prosody, colour, jittered, styled
+from data_prep.synthesis.contracts import Voice
 from omnichat.audio import SAMPLE_RATE
+from omnichat.dialogue import Style
 
 
 class EngineError(RuntimeError):
     """An engine is missing, refused a request or died; the message says which and how to mend it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """A speaker. `name` is what its engine calls it; `gender` is one of `omnichat.dialogue.GENDERS`."""
-
-    name: str
-    gender: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +89,20 @@ class Engine(ABC):
         self.close()
 
 
-def speak(engine: Engine, text: str, voice: Voice, emotion: str, rng: np.random.Generator | None = None) -> Utterance:
-    """`text` as `voice` says it in `emotion`.
+def speak(engine: Engine, text: str, voice: Voice, style: Style, rng: np.random.Generator | None = None) -> Utterance:
+    """`text` as `voice` says it in `style`.
 
     Args:
         engine: running.
         text: the words; their final mark is the emotion's.
         voice: the speaker, one of the engine's.
-        emotion: a key of `PROSODIES`.
-        rng: draws the utterance's jitter; without it, the emotion's exact values (noise from seed 0).
+        style: emotion, speed and pitch; what is unknown is neutral or normal. The gender is the voice's.
+        rng: draws the utterance's jitter; without it, the style's exact values (noise from seed 0).
 
     Raises:
         EngineError: see `Engine.say`.
-        KeyError: an emotion without a prosody.
     """
-    prosody = PROSODIES[emotion]
+    prosody = styled(style)
     if rng is None:
         rng = np.random.default_rng(0)
     else:

@@ -149,7 +149,7 @@ def _answer(library: Library, line: bytes, out: BinaryIO) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Serve requests until the input ends."""
-    parser = argparse.ArgumentParser(description="espeak-ng behind a pipe; started by data_prep.quickstart")
+    parser = argparse.ArgumentParser(description="espeak-ng behind a pipe; started by `espeak.Espeak`")
     parser.add_argument("--library", help="libespeak-ng to load instead of the wheel's or the system's")
     arguments = parser.parse_args(argv)
     # The library may print; only our answers may reach the pipe.

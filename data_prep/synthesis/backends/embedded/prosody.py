@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE
+from omnichat.dialogue import Style
 
 LEVEL = 10 ** (-23 / 20)  # RMS of neutral speech, full scale = 1: leaves loud emotions room for their peaks
 NEUTRAL_RATE = 165.0  # words per minute
@@ -53,6 +54,24 @@ PROSODIES: dict[str, Prosody] = {
     "fearful": Prosody(rate=205, pitch=70, pitch_range=20, ending=".", gain=-2, tremor=0.6, breath=0.06),
     "disgusted": Prosody(rate=138, pitch=26, pitch_range=75, word_gap=3, ending=".", gain=-1, tilt=-1, roughness=0.75),
 }
+
+
+# Of a style's speed and pitch, on top of the emotion's; ours. 14 of the pitch scale are three to four semitones.
+SPEED_FACTORS = {"slow": 0.8, "normal": 1.0, "fast": 1.25}
+PITCH_SHIFTS = {"low": -14.0, "normal": 0.0, "high": 14.0}
+
+
+def styled(style: Style) -> Prosody:
+    """The prosody of a style: its emotion's, faster or slower, higher or lower. What is unknown is neutral or normal.
+
+    The gender is the voice's.
+    """
+    prosody = PROSODIES[style.emotion or "neutral"]
+    return replace(
+        prosody,
+        rate=prosody.rate * SPEED_FACTORS[style.speed or "normal"],
+        pitch=float(np.clip(prosody.pitch + PITCH_SHIFTS[style.pitch or "normal"], 0, 99)),
+    )
 
 
 def jittered(prosody: Prosody, rng: np.random.Generator) -> Prosody:

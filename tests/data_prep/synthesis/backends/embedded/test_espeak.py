@@ -9,17 +9,19 @@ import signal
 import numpy as np
 import pytest
 
-from data_prep.quickstart.engine import EngineError, Voice, speak
-from data_prep.quickstart.espeak import TRAIN_VOICES, Espeak
-from data_prep.quickstart.espeak_worker import Library, _answer
-from data_prep.quickstart.prosody import PROSODIES
+from data_prep.synthesis.backends.embedded.engine import EngineError, speak
+from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, Espeak
+from data_prep.synthesis.backends.embedded.espeak_worker import Library, _answer
+from data_prep.synthesis.backends.embedded.prosody import PROSODIES
+from data_prep.synthesis.contracts import Voice
+from omnichat.dialogue import Style
 
 WORDS = "we are going to the market."
 
 
 def test_phones_cover_the_words_in_order(espeak: Espeak) -> None:
     """Wrong phone times would train the phone expert on wrong labels."""
-    utterance = speak(espeak, WORDS, TRAIN_VOICES[0], "neutral")
+    utterance = speak(espeak, WORDS, TRAIN_VOICES[0], Style(emotion="neutral"))
     names = [name for name, _, _ in utterance.phones]
     assert names[:2] == ["w", "i:"]
     assert [name for name in names if name in "mktN"][-4:] == ["t", "m", "k", "t"]
@@ -36,7 +38,7 @@ def test_phones_cover_the_words_in_order(espeak: Espeak) -> None:
 def test_a_refused_request_is_named_and_the_worker_goes_on(espeak: Espeak) -> None:
     """A misspelt voice must not be spoken by a default one."""
     with pytest.raises(EngineError, match=r"no voice 'en-us\+nobody'"):
-        espeak.say(WORDS, Voice("en-us+nobody", "male"), PROSODIES["neutral"])
+        espeak.say(WORDS, Voice(name="en-us+nobody", gender="male"), PROSODIES["neutral"])
     with pytest.raises(EngineError, match="no sound"):
         espeak.say("", TRAIN_VOICES[0], PROSODIES["neutral"])
     assert len(espeak.say(WORDS, TRAIN_VOICES[0], PROSODIES["neutral"]).pcm) > 10_000

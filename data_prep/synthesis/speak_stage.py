@@ -1,0 +1,57 @@
+"""From words to a clean recording: an `Utterance` is spoken, must pass the gates, and becomes `Speech`."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from data_prep.synthesis.backends.gates import Gates, GateSettings
+from data_prep.synthesis.backends.speech import SpeechSettings, make_speech
+from data_prep.synthesis.blobs import write_audio
+from data_prep.synthesis.contracts import Speech, Utterance
+from data_prep.synthesis.stage import Attempt, Reject, Stage
+from omnichat.audio import SAMPLE_RATE
+
+MAX_ATTEMPTS = 10  # OmniChat, appendix C: a turn is spoken again at most ten times
+
+
+class SpeakStage(Stage[Utterance, Speech]):
+    """Speaks and checks; see `Stage`."""
+
+    name: ClassVar[str] = "speak"
+    version: ClassVar[str] = "1"
+    takes = Utterance
+    gives = Speech
+    max_attempts = MAX_ATTEMPTS
+
+    def __init__(self, speech: SpeechSettings, gates: GateSettings) -> None:
+        self.speech_settings, self.gate_settings = speech, gates
+        self.speech = make_speech(speech)
+        self.gates = Gates(gates, self.speech.seconds_per_character)
+        self.concurrency = self.speech.concurrency
+        if self.speech.deterministic:
+            self.max_attempts = 1  # the same request would give the same recording
+
+    def __reduce__(self) -> tuple[type["SpeakStage"], tuple[SpeechSettings, GateSettings]]:
+        # Where it goes, it is opened anew.
+        return SpeakStage, (self.speech_settings, self.gate_settings)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Engine, voices' prosody and limits; see `Stage.identity`."""
+        return {"speech": dict(self.speech.identity()), "gates": dict(self.gates.identity())}
+
+    async def open(self) -> None:
+        """See `Stage.open`."""
+        await self.speech.open()
+
+    async def close(self) -> None:
+        """See `Stage.close`."""
+        await self.speech.close()
+
+    async def run(self, item: Utterance, attempt: Attempt) -> Speech:
+        """See `Stage.run`; refuses with `tts_...`, `dur_ratio`, and what the checkers say."""
+        if item.style.gender not in (None, item.voice.gender):
+            raise Reject("internal", f"a {item.style.gender} style for the {item.voice.gender} {item.voice.name!r}")
+        wave = await self.speech.speak(item, attempt)
+        attempt.cost.audio_seconds += len(wave) / SAMPLE_RATE
+        measures = await self.gates.check(wave, item.text)
+        blob = write_audio(attempt.blobs, wave)
+        return Speech(blob=blob, num_samples=len(wave), measures=measures)
