@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.quickstart.espeak import Espeak
+from data_prep.synthesis.backends.embedded.espeak import Espeak
 from data_prep.synthesis.contracts import Voice
 from data_prep.synthesis.writing.briefs import briefs
 from data_prep.synthesis.writing.plans import plans, voice_pools
