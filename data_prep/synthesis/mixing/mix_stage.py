@@ -7,6 +7,7 @@ from data_prep.synthesis.blobs import read_audio, write_audio
 from data_prep.synthesis.contracts import Mixed, Piece, Placement, ToMix
 from data_prep.synthesis.mixing.builtin import BuiltinCatalogue
 from data_prep.synthesis.mixing.clips import Catalogue
+from data_prep.synthesis.mixing.folder import FolderCatalogue
 from data_prep.synthesis.mixing.mixer import MixedTurn, Stems, Wave, lay_before, lay_under, loop_of, mix, mix_plainly
 from data_prep.synthesis.mixing.scene import Scene, choose_scene
 from data_prep.synthesis.mixing.settings import MixSettings
@@ -15,7 +16,13 @@ from omnichat.audio import SAMPLE_RATE
 
 
 def open_catalogue(settings: MixSettings) -> Catalogue:
-    """The clips that the settings name."""
+    """The clips that the settings name.
+
+    Raises:
+        DataError: see `FolderCatalogue`.
+    """
+    if settings.clips.folder:
+        return FolderCatalogue(settings.clips)
     return BuiltinCatalogue(settings.clips.variants, settings.clips.max_seconds)
 
 
