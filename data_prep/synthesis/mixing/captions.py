@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from data_prep.synthesis.contracts import Contract
-from data_prep.synthesis.mixing.clips import POOLS, EventClass, Pool
+from data_prep.synthesis.contracts import Contract, Sound
+from data_prep.synthesis.mixing.clips import POOLS, EventClass, Pool, pool_of
 from omnichat.dialogue import DataError, shown
 
 HELD_SHARE = 0.1  # of the clips of a kind, for val and for test each
@@ -93,6 +93,24 @@ def pools(rows: Iterable[ClipRow]) -> dict[str, Pool]:
         for number, name in enumerate(free):
             chosen[name] = "test" if number < held else "val" if number < 2 * held else "train"
     return chosen
+
+
+def sounds_of(path: Path, kind: Literal["audio", "music"], split: str) -> tuple[Sound, ...]:
+    """The clips of a table that a split's scripts may be about.
+
+    Raises:
+        DataError: see `read_captions`; `bad_captions` where a clip has no caption, or where none is left for the split.
+    """
+    rows = read_captions(path)
+    pool = pools(rows)
+    mine = [row for row in rows if row.kind == kind and pool[row.id] == pool_of(split)]
+    if bare := [row.id for row in rows if row.kind == kind and not row.caption]:
+        message = f"clip(s) {', '.join(map(repr, bare[:5]))} have no caption; write one, or take them out"
+        raise DataError("bad_captions", message, str(path))
+    if not mine:
+        message = f"has no clip of kind {kind} for the split {split!r}; add some, or say in a column `split` which"
+        raise DataError("bad_captions", message, str(path))
+    return tuple(Sound(kind=kind, caption=row.caption, clip=row.id) for row in mine)
 
 
 def write_captions(path: Path, rows: Iterable[ClipRow]) -> None:

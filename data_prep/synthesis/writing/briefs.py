@@ -38,10 +38,10 @@ def briefs(settings: WritingSettings, scripts: int, seed: int, splits: Mapping[s
         raise ValueError(f"splits: shares above 0 that sum to 1, as in train: 0.9, test: 0.1; got {dict(splits)}")
     topics = read_topics(settings.topics, settings.writer == "template")
     subset = SUBSETS[settings.recipe]
-    sounds: tuple[Sound, ...] = () if subset == "emotion" else read_sounds(subset, settings.captions)
+    sounds = {split: () if subset == "emotion" else read_sounds(subset, settings.captions, split) for split in splits}
     rng = np.random.default_rng([seed, zlib.crc32(settings.recipe.encode())])
     names = _rounds([topic.name for topic in topics], rng.spawn(1)[0])
-    streams = {split: _Streams(settings, sounds, rng.spawn(1)[0]) for split in splits}
+    streams = {split: _Streams(settings, sounds[split], rng.spawn(1)[0]) for split in splits}
     return [
         Brief(
             recipe=settings.recipe,
@@ -49,7 +49,7 @@ def briefs(settings: WritingSettings, scripts: int, seed: int, splits: Mapping[s
             split=split,
             topic=next(names),
             history_turns=next(streams[split].counts),
-            sound=next(streams[split].sounds) if sounds else None,
+            sound=next(streams[split].sounds) if sounds[split] else None,
             styles=next(streams[split].styles) if settings.styles == "balanced" else (),
         )
         for number, split in zip(range(scripts), split_sequence(splits), strict=False)

@@ -1,7 +1,5 @@
 """What scripts are about: topics, and the captions of sounds; shipped ones or files of the user's."""
 
-import ast
-import csv
 import hashlib
 from functools import lru_cache
 from importlib.resources import files
@@ -11,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from data_prep.synthesis.contracts import Contract, Sound
+from data_prep.synthesis.mixing.captions import sounds_of
 from omnichat.dialogue import DataError, shown
 
 KINDS = ("place", "thing", "food", "matter", "person")
@@ -69,51 +68,22 @@ def read_topics(path: Path | None, for_template: bool) -> tuple[Topic, ...]:
     return usable
 
 
-@lru_cache(maxsize=8)
-def read_sounds(kind: Literal["audio", "music"], path: Path | None) -> tuple[Sound, ...]:
-    """The sounds of a captions file, or the synthesised ones of the grammar.
+def read_sounds(kind: Literal["audio", "music"], path: Path | None, split: str) -> tuple[Sound, ...]:
+    """The sounds that scripts of a split may be about: those of a captions file, or the synthesised ones.
 
     Args:
-        kind: "audio" reads AudioCaps' columns (youtube_id or audiocap_id, caption), "music" MusicCaps' (ytid,
-            aspect_list). Any CSV with the columns `clip` and `caption` is read for both.
-        path: of the CSV; None: the captions in `data/grammar.yaml`, to be matched to clips by the catalogue.
+        kind: of the sounds.
+        path: of a table that `mixing.captions` reads; None: the captions in `data/grammar.yaml`, of which the catalogue
+            has recordings for every split.
+        split: of the store. No clip is heard in two of train, val and test.
 
     Raises:
-        DataError: `no_file`, `bad_captions` with the line.
+        DataError: see `mixing.captions.sounds_of`.
     """
-    if path is None:
-        captions: dict[str, str] = yaml.safe_load(data_text("grammar.yaml"))["captions"][kind]
-        return tuple(Sound(kind=kind, caption=caption) for caption in captions.values())
-    lines = csv.DictReader(_text_of(path).splitlines(keepends=True))
-    names = lines.fieldnames or ()
-    layouts = (("clip", "caption"), ("youtube_id", "caption") if kind == "audio" else ("ytid", "aspect_list"))
-    layout = next((pair for pair in layouts if set(pair) <= set(names)), None)
-    if layout is None:
-        wanted = " or ".join(" and ".join(pair) for pair in layouts)
-        raise DataError("bad_captions", f"has the columns {', '.join(names) or 'none'}; needs {wanted}", str(path))
-    sounds: dict[str, Sound] = {}
-    for row in lines:
-        clip, caption = (" ".join((row[column] or "").split()) for column in layout)
-        if layout[1] == "aspect_list":
-            caption = ", ".join(_aspects(caption, f"{path}:{lines.line_num}"))
-        if not clip or not caption:
-            raise DataError("bad_captions", f"needs {' and '.join(layout)}", f"{path}:{lines.line_num}")
-        # A clip of AudioCaps' test sets has five captions: the first is taken.
-        sounds.setdefault(clip, Sound(kind=kind, caption=caption, clip=clip))
-    if not sounds:
-        raise DataError("bad_captions", "holds no caption", str(path))
-    return tuple(sounds.values())
-
-
-def _aspects(text: str, where: str) -> list[str]:
-    """MusicCaps writes a list as Python does."""
-    try:
-        aspects = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        aspects = None
-    if not isinstance(aspects, list) or not all(isinstance(aspect, str) for aspect in aspects):
-        raise DataError("bad_captions", f"aspect_list is no list of words: {shown(text)}", where)
-    return aspects
+    if path is not None:
+        return sounds_of(path, kind, split)
+    captions: dict[str, str] = yaml.safe_load(data_text("grammar.yaml"))["captions"][kind]
+    return tuple(Sound(kind=kind, caption=caption) for caption in captions.values())
 
 
 def data_text(name: str) -> str:

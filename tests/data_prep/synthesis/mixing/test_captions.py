@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.synthesis.mixing.captions import ClipRow, pools, read_captions, write_captions
+from data_prep.synthesis.mixing.captions import ClipRow, pools, read_captions, sounds_of, write_captions
+from data_prep.synthesis.mixing.clips import pool_of
+from data_prep.synthesis.writing.briefs import briefs
+from data_prep.synthesis.writing.settings import WritingSettings
 from omnichat.dialogue import DataError
 
 AUDIOCAPS = (
@@ -59,6 +62,22 @@ def test_every_clip_has_one_split_and_small_tables_have_all() -> None:
     assert chosen == pools(list(reversed(rows))), "the order of the table must not matter"
     assert set(pools(rows[:3]).values()) == {"train", "val", "test"}
     assert pools([ClipRow(id="a", kind="music", pool="test"), *rows[:2]])["a"] == "test"
+
+
+def test_scripts_of_a_split_get_its_clips_only(tmp_path: Path) -> None:
+    """A script about a clip of another split would be refused after it was written, spoken and paid for."""
+    text = "clip,caption\n" + "".join(f"clip{n},sound {n}\n" for n in range(30))
+    path = table(tmp_path, "captions.csv", text)
+    settings = WritingSettings(recipe="sharechat_audio", captions=path)
+    pool = pools(read_captions(path))
+    seen = set()
+    for brief in briefs(settings, 200, 0, {"train": 0.6, "test_scripts": 0.2, "val": 0.2}):
+        assert brief.sound is not None
+        assert pool[brief.sound.clip] == pool_of(brief.split)
+        seen.add(brief.sound.clip)
+    assert len(seen) == 30
+    with pytest.raises(DataError, match="no clip of kind music for the split 'train'"):
+        sounds_of(path, "music", "train")
 
 
 @pytest.mark.parametrize(

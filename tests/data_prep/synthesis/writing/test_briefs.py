@@ -59,7 +59,7 @@ def test_topics_and_captions_of_the_user(tmp_path: Path) -> None:
     sounds = {brief.sound.caption: brief.sound.clip for brief in briefs(settings, 4, 0, {"train": 1.0}) if brief.sound}
     assert sounds == {"rain, then thunder": "abc", "a dog barks": "def"}
     captions.write_text("audiocap_id,youtube_id,start_time,caption\n1,abc,0,\n")
-    with pytest.raises(DataError, match=r"captions.csv:2: .*needs youtube_id and caption"):
+    with pytest.raises(DataError, match=r"captions.csv: clip\(s\) 'abc' have no caption"):
         briefs(
             WritingSettings(recipe="sharechat_audio", captions=captions.rename(tmp_path / "2-captions.csv")),
             1,
