@@ -25,12 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from omnichat.config import ConfigError, check, validate
 from omnichat.recipes import CONF_DIR, compose, force, read_overrides, register_recipes
 from omnichat.requirements import missing
+from omnichat.schema import RunConfig
 from omnichat.secrets import mask_output
 
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 USERS_OWN = ("data.val.", "data.test.", "data.sources.", "data.sources=")  # keys are the user's
 MULTIRUN_FLAGS = {"-m", "--multirun"}
 failed_runs: list[str] = []  # of the sweep in this process
+sweep_folders: list[Path] = []
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -40,7 +42,8 @@ def run(cfg: DictConfig) -> None:
     try:
         config = validate(cfg)
         if job.mode == RunMode.MULTIRUN:
-            run_point(config.run_name, typed_overrides(job), config.logger.wandb.group or config.run_name)
+            sweep_folders.append(Path(job.runtime.output_dir))
+            run_point(config, cfg, job)
             return
         from omnichat.training.fit import fit
 
@@ -60,29 +63,61 @@ def typed_overrides(job: HydraConf) -> list[str]:
     return [*task, *(override for override in settings if key_of(override) == "hydra.run.dir")]
 
 
-def run_point(run_name: str, overrides: Sequence[str], group: str) -> None:
+def run_point(config: RunConfig, cfg: DictConfig, job: HydraConf) -> None:
     """Run one point of a sweep in a process and a folder of its own; a failing point does not end the sweep.
 
-    In one process, the weights, process groups and environment of a run would leak into the next. `group` is the
-    sweep's in W&B.
+    In one process, the weights, process groups and environment of a run would leak into the next. The sweep's folder
+    lists the run; its name is the runs' group in W&B.
     """
+    from omnichat.evaluation.sweep import note_point
+
+    overrides, sweep = typed_overrides(job), Path(job.runtime.output_dir)
     fixed = {key_of(values[0]) for values in read_overrides(sys.argv[1:])[0] if len(values) == 1}
     swept = [override for override in overrides if key_of(override) not in fixed]
     changes = [key_of(override).rpartition(".")[2] + "_" + override.partition("=")[2] for override in swept]
-    name = re.sub(r"[^A-Za-z0-9._+-]", "_", "_".join([run_name, *changes]))
+    name = plain("_".join([config.run_name, *changes]))
+    group = config.logger.wandb.group or plain(sweep.name)
     kept = [override for override in overrides if key_of(override) != "run_name"]
     own = [f"run_name={name}", f"logger.wandb.group={group}", "hydra.mode=RUN"]
+    folder = folder_of(name, cfg, job)
+    note_point(sweep, name, folder, swept, None)
     process = subprocess.Popen([sys.executable, __file__, *kept, *own])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the run saves, then the sweep ends with it
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        note_point(sweep, name, folder, swept, process.wait())
         sys.exit(INTERRUPTED)
+    note_point(sweep, name, folder, swept, code)
     if code in (TERMINATED, INTERRUPTED):
         sys.exit(code)
     if code != 0:
         failed_runs.append(name)
+
+
+def folder_of(run_name: str, cfg: DictConfig, job: HydraConf) -> Path:
+    """Where Hydra will let a point of that name run."""
+    values: Any = OmegaConf.to_container(cfg, resolve=False)
+    folder: Any = OmegaConf.to_container(job.run, resolve=False)
+    return Path(OmegaConf.create(values | {"run_name": run_name, "folder": folder["dir"]}).folder)
+
+
+def plain(name: str) -> str:
+    """The name without what a folder, or a value on the command line, should not hold."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name)
+
+
+def write_sweep_overview() -> None:
+    """One page of what the sweep's runs have come to; `eval/sweep.py` writes it again once they are scored."""
+    from omnichat.evaluation.sweep import read_points
+    from omnichat.evaluation.sweep_page import write_overview
+
+    for folder in dict.fromkeys(sweep_folders):
+        try:
+            page = write_overview(read_points([folder]), folder, f"Sweep {folder.name}")
+            print(f"overview: {page}\nonce the runs are scored: python eval/sweep.py {folder}", flush=True)
+        except (ValueError, OSError) as error:  # the runs are there all the same
+            print(f"train.py: no overview: {error}", file=sys.stderr)
 
 
 def check_command_line(arguments: Sequence[str]) -> None:
@@ -152,7 +187,10 @@ def main() -> None:
             check_command_line(sys.argv[1:])
         except ConfigError as error:
             stop(error, WRONG_USAGE)
-    run()
+    try:
+        run()
+    finally:  # a sweep that is stopped has runs to show too
+        write_sweep_overview()
     if failed_runs:
         print(f"train.py: {len(failed_runs)} run(s) of the sweep failed: {', '.join(failed_runs)}", file=sys.stderr)
         sys.exit(FAILED)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.wandb_file import read_wandb
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -67,18 +69,34 @@ def test_held_out_sets_take_new_names(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_gives_each_run_its_own_folder_and_process(tmp_path: Path) -> None:
-    """Runs that share a folder would resume each other; a failing one must not end the sweep."""
+    """Runs that share a folder would resume each other; a failing one must neither end the sweep nor be left out.
+
+    In W&B the runs are one group, each under its own name.
+    """
+    pytest.importorskip("wandb")
     result = train(
         "-m",
         "recipe=smoke",
-        "trainer.max_steps=2,4",
+        "data.max_tokens=2048,9",
+        "data.made_up=4",
+        "trainer.max_steps=2",
         "trainer.warmup_steps=1",
-        "trainer.generate_dialogues=0",
-        f"hydra.run.dir={tmp_path}/${{run_name}}",
-        f"hydra.sweep.dir={tmp_path}/sweep",
+        "trainer.validate_every=0",
+        "logger.wandb.mode=offline",
+        f"hydra.run.dir={tmp_path}/runs/${{run_name}}",
+        f"hydra.sweep.dir={tmp_path}/lengths",
     )
-    assert result.returncode == 0, result.stderr[-2000:]
-    for steps in (2, 4):
-        lines = (tmp_path / f"smoke_max_steps_{steps}" / "metrics.jsonl").read_text().splitlines()
-        trained = [json.loads(line)["step"] for line in lines if "loss/total" in json.loads(line)]
-        assert trained[-1] == steps
+    assert result.returncode == 1, result.stderr[-2000:]
+    assert "1 run(s) of the sweep failed: smoke_max_tokens_9" in result.stderr
+    run = tmp_path / "runs" / "smoke_max_tokens_2048"
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    (record,) = [record.run for record in read_wandb(run) if record.HasField("run")]
+    assert (record.display_name, record.run_group) == (run.name, "lengths")
+    listed = json.loads((tmp_path / "lengths" / "sweep.json").read_text())["runs"]
+    assert {name: (entry["changed"], entry["code"]) for name, entry in listed.items()} == {
+        f"smoke_max_tokens_{length}": ([f"data.max_tokens={length}"], code) for length, code in ((2048, 0), (9, 1))
+    }
+    overview = (tmp_path / "lengths" / "overview.md").read_text()
+    assert "2 runs, of which 1 are done and 0 scored" in overview
+    assert "failed (exit code 1), step 0 of 2" in overview
+    assert (tmp_path / "lengths" / "overview.html").is_file()

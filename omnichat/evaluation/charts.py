@@ -14,7 +14,10 @@ MAX_POINTS = 300  # of a line; more would not be seen and would swell the page
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a plot. `colour` is a class of the style sheet (c1, c2, ...); `faint` lines lie behind the others."""
+    """A line of a plot. `colour` is a class of the style sheet (c1, c2, ...); `faint` lines lie behind the others.
+
+    `spreads` has the low and high end at each point, to be drawn as whiskers, or is empty.
+    """
 
     name: str
     xs: Sequence[float]
@@ -22,6 +25,7 @@ class Line:
     colour: str
     faint: bool = False
     dots: bool = False
+    spreads: Sequence[tuple[float, float] | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ def line_plot(lines: Sequence[Line], x_label: str, y_label: str, y_max: float | 
                 f"{x_label} {at:g}: {value:.3g}</title></circle>"
                 for (x, y), at, value in zip(points, xs, ys, strict=True)
             ]
+        parts += [
+            f'<path class="whisker" d="M{x:.1f} {_y(low, y_ticks[-1]):.1f}V{_y(high, y_ticks[-1]):.1f}"/>'
+            for (x, _), (low, high) in _whiskers(points, line.spreads)
+        ]
     return _figure(parts, y_label) + legend([(line.name, line.colour) for line in shown if not line.faint])
 
 
@@ -138,8 +146,14 @@ def _cut(values: Sequence[float]) -> list[np.ndarray]:
     return np.array_split(np.array(values, dtype=np.float64), MAX_POINTS)
 
 
+def _whiskers(
+    points: Sequence[tuple[float, float]], spreads: Sequence[tuple[float, float] | None]
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    return [(point, ends) for point, ends in zip(points, spreads, strict=bool(spreads)) if ends is not None]
+
+
 def _top(line: Line) -> float:
-    finite = [y for y in line.ys if math.isfinite(y)]
+    finite = [y for y in [*line.ys, *(high for ends in line.spreads if ends for high in ends)] if math.isfinite(y)]
     # The first steps of a loss tower over the rest; a faint line may leave the plot at the top.
     return float(np.percentile(finite, 97 if line.faint else 100)) if finite else 1.0
 

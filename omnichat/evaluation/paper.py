@@ -46,6 +46,11 @@ class PaperTable:
     note: str = ""
 
 
+def repeats_table_4(config: RunConfig) -> bool:
+    """Whether the run is of the kind of Table 4: DailyTalk mixed with synthetic dialogues at some alpha."""
+    return config.data.alpha is not None and config.data.real is not None and "dailytalk" in config.data.real
+
+
 def paper_table(config: RunConfig) -> PaperTable | None:
     """The table that the run's data repeats; None where it is none of the paper's experiments."""
     data = config.data

@@ -1,0 +1,147 @@
+"""The overview of a sweep: every run is in it with its state; what it says of alpha is what was drawn and scored."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from omnichat.config import load_config
+from omnichat.dialogue import DataError
+from omnichat.evaluation.score import SCORES, score_run
+from omnichat.evaluation.sweep import note_point, read_points
+from omnichat.evaluation.sweep_page import OVERVIEW, OVERVIEW_TEXT, write_overview
+from tests.evaluation.conftest import write_run
+from tests.evaluation.test_report import RESOURCES, read
+
+ROOT = Path(__file__).parents[2]
+STEPS = 400
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, answers: list[Any]) -> Path:
+    """Runs of DailyTalk at five alphas: two scored, one done, one stopped, one failed before it had a config."""
+    folder = tmp_path / "sweeps" / "dailytalk"
+    for alpha in (0.0, 0.2, 0.5, 1.0):
+        run = tmp_path / f"dailytalk_alpha_{alpha}"
+        run.mkdir()
+        changed = (f"data.alpha={alpha}", "evaluation.bootstrap=50", f"trainer.max_steps={STEPS}")
+        config = load_config("recipe=dailytalk", *changed, "trainer.warmup_steps=40")
+        write_run(run, answers, config)
+        drawn = {f"data/share/{unit}/synthetic": alpha + 0.01 for unit in ("dialogues", "seconds", "targets")}
+        with (run / "metrics.jsonl").open("a") as out:
+            out.write("\n" + json.dumps({"step": STEPS if alpha != 0.5 else 123, **drawn}) + "\n")
+        if alpha == 0.5:
+            lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if line.startswith("{")]
+            kept = [line for line in lines[:-1] if "401" not in line and json.loads(line)["step"] <= 123]
+            (run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+        else:
+            (run / "checkpoints" / str(STEPS)).mkdir(parents=True)
+            (run / "checkpoints" / str(STEPS) / "manifest.json").write_text("{}")
+        if alpha in (0.0, 0.2):
+            score_run(run, config)
+        note_point(folder, run.name, run, changed[:1], 143 if alpha == 0.5 else 0)
+    note_point(folder, "dailytalk_alpha_0.4", tmp_path / "dailytalk_alpha_0.4", ["data.alpha=0.4"], 1)
+    return folder
+
+
+def test_every_run_has_its_row(sweep: Path) -> None:
+    """A run that is dropped because it failed makes the rest look like the whole sweep."""
+    points = read_points([sweep])
+    assert [(point.alpha, point.status, point.fault) for point in points] == [
+        (0.0, "done", ""),
+        (0.2, "done", ""),
+        (0.4, "failed (exit code 1), step 0", "left no config.yaml; not scored"),
+        (0.5, "unfinished, step 123 of 400", "not scored"),
+        (1.0, "done", "not scored"),
+    ]
+    assert points[1].realised("seconds") == pytest.approx(0.21)
+    # The conftest's losses are 3 / step; the last tenth of 400 steps are 40.
+    assert points[0].final("loss/total") == pytest.approx(sum(3 / step for step in range(361, 401)) / 40)
+    assert points[0].final("validation/total") == pytest.approx(0.01)
+    assert points[2].final("loss/total") is None
+
+
+def test_page(sweep: Path) -> None:
+    """Scores with intervals, the paper's values at this repository's alpha, and why its end rows are swapped."""
+    points = read_points([sweep])
+    assert write_overview(points, sweep, "Sweep dailytalk") == sweep / OVERVIEW
+    page, text = read(sweep / OVERVIEW), (sweep / OVERVIEW_TEXT).read_text()
+    assert not [value for _, name, value in page.attributes if name in RESOURCES and not value.startswith("data:")]
+    scores = json.loads((points[1].folder / SCORES).read_text())["splits"]["scripts"]
+    f1 = scores["metrics"]["emotion_f1_weighted"]
+    shown = f"{100 * f1['value']:.1f} [{100 * f1['ci95'][0]:.1f}, {100 * f1['ci95'][1]:.1f}]"
+    for written in (page.text, text):
+        assert shown in written
+        assert "failed (exit code 1), step 0" in written
+        assert "unfinished, step 123 of 400" in written
+        assert "contradict Appendix C.1" in written
+        assert "5 runs, of which 3 are done and 2 scored" in written
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ") for row in text.splitlines() if row.startswith("| paper")}
+    # Table 4's row 0.0 is Table 2's synthetic-only OmniChat: 3.54 BLEU, F1 71.87; here that is alpha 1.
+    assert rows["paper, Table 4, alpha 1"][3:8] == ["3.54", "12.63", "12.57", "86.24", "71.87"]
+    assert len(rows) == 7
+    assert "| dailytalk_alpha_0.2 | 0.2 | 21.00 | 21.00 | 21.00 | 0 | done |" in text
+    head = next(line for line in text.splitlines() if line.startswith("| run | alpha | n |"))
+    assert head.count("|") == next(row for row in text.splitlines() if row.startswith("| paper")).count("|")
+
+
+def test_plot_has_a_point_for_each_scored_alpha(sweep: Path) -> None:
+    """A point at another alpha, or without its interval, would be read as a result."""
+    write_overview(read_points([sweep]), sweep, "x")
+    html = (sweep / OVERVIEW).read_text()
+    plot = html[html.index("emotion, weighted F1</h3>") :]
+    root = ElementTree.fromstring(plot[plot.index("<svg") : plot.index("</svg>") + 6])
+    titles = [title.text for title in root.findall(".//circle/title")]
+    expected = []
+    for alpha in ("0.0", "0.2"):
+        scores = json.loads((sweep.parents[1] / f"dailytalk_alpha_{alpha}" / SCORES).read_text())
+        value = scores["splits"]["scripts"]["metrics"]["emotion_f1_weighted"]["value"]
+        expected.append(f"scripts, alpha {float(alpha):g}: {100 * value:.3g}")
+    assert [title for title in titles if title and title.startswith("scripts")] == expected
+    assert "paper, Table 4, alpha 0.2: 75.5" in titles
+    assert len([title for title in titles if title and title.startswith("paper")]) == 5  # 0.4 and 0.5 give no F1
+    whiskers = root.findall(".//path[@class='whisker']")
+    assert len(whiskers) == 4  # two sets at two alphas; the paper gives none
+
+
+def test_command(sweep: Path, tmp_path: Path) -> None:
+    """Run folders do as well as a sweep's; a folder of something else, and a broken list, are named."""
+    command = [sys.executable, str(ROOT / "eval" / "sweep.py")]
+    runs = sorted(str(path) for path in tmp_path.glob("dailytalk_alpha_*"))
+    ran = subprocess.run([*command, *runs, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "4 runs, of which 3 are done" in (tmp_path / "out" / OVERVIEW_TEXT).read_text()
+    assert len(read_points([tmp_path])) == 4
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds neither sweep\.json nor runs"):
+        read_points([tmp_path / "empty"])
+    (sweep / "sweep.json").write_text('{"runs": [')
+    ran = subprocess.run([*command, str(sweep)], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "sweep.json: is not the list of a sweep's runs" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 2
+
+
+def test_a_sweep_of_something_else_is_listed_too(tmp_path: Path, answers: list[Any]) -> None:
+    """Without alpha there is no plot and no row of the paper, but a table all the same; damage in one run is told."""
+    for seed in (0, 1):
+        config = load_config("recipe=sharechat_emotion", f"seed={seed}", "evaluation.bootstrap=50")
+        values = config.model_dump(mode="json")
+        values["data"] |= {"alpha": None, "sources": {"a": {"path": "a.jsonl", "weight": 1.0}}, "synthetic": None}
+        (tmp_path / f"run_{seed}").mkdir()
+        write_run(tmp_path / f"run_{seed}", answers, config)
+        (tmp_path / f"run_{seed}" / "config.yaml").write_text(yaml.safe_dump(values))
+    score_run(tmp_path / "run_0", config)
+    (tmp_path / "run_1" / SCORES).write_text("{")
+    points = read_points([tmp_path])
+    write_overview(points, tmp_path, "Seeds")
+    text = (tmp_path / OVERVIEW_TEXT).read_text()
+    assert "paper" not in text
+    assert "scores.json: cannot be read" in text
+    assert "<svg" not in (tmp_path / OVERVIEW).read_text()
