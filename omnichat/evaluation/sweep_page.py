@@ -10,10 +10,10 @@ from omnichat.data.shares import UNITS
 from omnichat.evaluation.charts import Line, line_plot
 from omnichat.evaluation.facts import tiny_notice
 from omnichat.evaluation.figures import COLOURS
+from omnichat.evaluation.measure import TITLES
 from omnichat.evaluation.page import page, panel, section, table
 from omnichat.evaluation.paper import ALPHA, COLUMNS, END_ROWS, repeats_table_4
 from omnichat.evaluation.replies import read_generation, replace_file
-from omnichat.evaluation.score import TITLES
 from omnichat.evaluation.sweep import LAST, Point
 from omnichat.secrets import masked
 
