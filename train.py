@@ -190,7 +190,8 @@ def main() -> None:
     try:
         run()
     finally:  # a sweep that is stopped has runs to show too
-        write_sweep_overview()
+        if sweep_folders:
+            write_sweep_overview()
     if failed_runs:
         print(f"train.py: {len(failed_runs)} run(s) of the sweep failed: {', '.join(failed_runs)}", file=sys.stderr)
         sys.exit(FAILED)
