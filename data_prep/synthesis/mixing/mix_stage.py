@@ -11,6 +11,7 @@ from data_prep.synthesis.mixing.folder import FolderCatalogue
 from data_prep.synthesis.mixing.mixer import MixedTurn, Stems, Wave, lay_before, lay_under, loop_of, mix, mix_plainly
 from data_prep.synthesis.mixing.scene import Scene, choose_scene
 from data_prep.synthesis.mixing.settings import MixSettings
+from data_prep.synthesis.mixing.timeline import break_off, place
 from data_prep.synthesis.stage import Attempt, Reject, Stage
 from omnichat.audio import SAMPLE_RATE
 
@@ -57,15 +58,15 @@ class MixStage(Stage[ToMix, Mixed]):
             scene = choose_scene(sound, item.plan.brief.split, self.catalogue, self.settings, attempt.rng)
         pieces: list[Piece | None]
         if scene is None and not self.settings.level_all:
-            pieces = [None if one is None else Piece(blob=one.blob, num_samples=one.num_samples) for one in item.speech]
+            pieces = [None if one is None else _clean(item, number, attempt) for number, one in enumerate(item.speech)]
         else:
-            waves = [read_audio(attempt.blobs, speech.blob) for speech in item.speech if speech is not None]
+            waves = [_heard(item, number, attempt) for number in spoken]
             turns = self._mix(item, spoken, waves, scene, attempt)
             names = iter([write_audio(attempt.blobs, turn.wave) for turn in turns])
             mixed = iter(turns)
             pieces = [None if one is None else _piece(next(names), next(mixed)) for one in item.speech]
         placement: Placement = "none" if scene is None else scene.placement
-        found = _on_timeline(pieces)
+        found = place(item.plan.lines, pieces)
         attempt.cost.audio_seconds += sum(one.num_samples for one in found if one is not None) / SAMPLE_RATE
         clip, licence = ("", "") if scene is None else (scene.clip.id, scene.clip.licence)
         return Mixed(plan=item.plan, pieces=tuple(found), placement=placement, clip=clip, licence=licence)
@@ -109,6 +110,23 @@ def _spoken(item: ToMix) -> list[int]:
     return [number for number, one in enumerate(item.speech) if one is not None]
 
 
+def _heard(item: ToMix, number: int, attempt: Attempt) -> Wave:
+    """The clean turn, as far as it is said."""
+    speech = item.speech[number]
+    assert speech is not None
+    return break_off(read_audio(attempt.blobs, speech.blob), item.plan.lines[number].cut)
+
+
+def _clean(item: ToMix, number: int, attempt: Attempt) -> Piece:
+    """The clean turn as a piece: its own blob, unless it is broken off."""
+    speech = item.speech[number]
+    assert speech is not None
+    if item.plan.lines[number].cut == 1:
+        return Piece(blob=speech.blob, num_samples=speech.num_samples)
+    wave = _heard(item, number, attempt)
+    return Piece(blob=write_audio(attempt.blobs, wave), num_samples=len(wave))
+
+
 def _piece(blob: str, turn: MixedTurn) -> Piece:
     return Piece(
         blob=blob,
@@ -118,12 +136,3 @@ def _piece(blob: str, turn: MixedTurn) -> Piece:
         sound_offset=turn.offset,
         peak_db=round(turn.peak_db, 4),
     )
-
-
-def _on_timeline(pieces: list[Piece | None]) -> list[Piece | None]:
-    """Turns end to end."""
-    start, placed = 0, list[Piece | None]()
-    for piece in pieces:
-        placed.append(None if piece is None else piece.model_copy(update={"start": start / SAMPLE_RATE}))
-        start += 0 if piece is None else piece.num_samples
-    return placed

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from data_prep.synthesis.blobs import blob_path
 from data_prep.synthesis.contracts import Line, Mixed, Piece
+from data_prep.synthesis.mixing.timeline import spoken_words
 from data_prep.synthesis.writing.template import sound_name
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, read_info
@@ -83,7 +84,7 @@ def order(mixed: Mixed) -> tuple[int, int, str]:
 def to_dialogue(mixed: Mixed, blobs: Path, source: str) -> Dialogue:
     """The dialogue, its audio in the blob store."""
     turns = tuple(
-        Turn(line.speaker, line.text, line.style, _audio(piece, blobs), _meta(line, piece))
+        Turn(line.speaker, spoken_words(line), line.style, _audio(piece, blobs), _meta(line, piece))
         for line, piece in zip(mixed.plan.lines, mixed.pieces, strict=True)
     )
     return Dialogue(mixed.plan.id, turns, source, scene_of(mixed))
@@ -159,7 +160,8 @@ def _meta(line: Line, piece: Piece | None) -> dict[str, str]:
     if line.kind == "turn" and line.gap == 0 and line.cut == 1:
         return {}
     start = {} if piece is None else {"start": f"{piece.start:.4f}"}
-    return {"kind": line.kind, "cut": f"{line.cut:g}"} | start
+    planned = {"interrupted": "yes", "planned": line.text} if line.cut < 1 else {}
+    return {"kind": line.kind} | start | planned
 
 
 def _write_manifest(manifest: TextIO, mixed: Mixed) -> None:

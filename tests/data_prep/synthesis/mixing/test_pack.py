@@ -101,3 +101,16 @@ def test_faults_name_their_place(tmp_path: Path) -> None:
     blob_path(blobs, piece.blob).unlink()
     with pytest.raises(DataError, match=f"dialogue '{made[1].plan.id}': turn 0"):
         pack(made, blobs, tmp_path / "new", **ABOUT)
+
+
+def test_a_turn_that_is_broken_off_has_the_words_that_are_heard(tmp_path: Path) -> None:
+    """Words that were planned and never said would be learnt as heard."""
+    made = plan(None)
+    cut = made.lines[0].model_copy(update={"text": "One two three four.", "cut": 0.5})
+    item = to_mix(made.model_copy(update={"lines": (cut, *made.lines[1:])}), tmp_path, np.random.default_rng(0))
+    turn = packing.to_dialogue(run(stage(), item, tmp_path), tmp_path, "tests").turns[0]
+    assert turn.text == "One two"
+    assert turn.meta["planned"] == "One two three four."
+    assert turn.audio is not None
+    assert item.speech[0] is not None
+    assert turn.audio.num_samples == round(item.speech[0].num_samples / 2)
