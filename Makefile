@@ -46,6 +46,7 @@ format: setup ## put the code into the style that lint asks for
 
 bench: setup ## speed and memory, each against a baseline in the same run
 	$(PY) -m benchmarks
+	$(PY) -m data_prep.synthesis.benchmarks
 
 drill: setup ## kill training 200 times, half of them inside a save; each run has to end as if undisturbed
 	$(PY) -m benchmarks.drill
