@@ -13,7 +13,7 @@ from omnichat.config import RunConfig
 from omnichat.data.info import read_info
 from omnichat.dialogue import DataError
 from omnichat.evaluation.facts import deviations, realised
-from omnichat.evaluation.measure import TITLES
+from omnichat.evaluation.measure import TITLES, shown
 from omnichat.evaluation.score import SCORES
 from omnichat.recipes import ROOT, locate
 
@@ -170,8 +170,8 @@ def _rows(metrics: Mapping[str, Any]) -> Sequence[str]:
         found = metrics.get(name)
         if not found or found.get("value") is None:
             continue
-        interval = " ({:.1f} to {:.1f})".format(*(100 * end for end in found["ci95"])) if found.get("ci95") else ""
-        rows.append(f"| {title} | {100 * found['value']:.1f}{interval} |")
+        interval = f" ({' to '.join(shown(name, end) for end in found['ci95'])})" if found.get("ci95") else ""
+        rows.append(f"| {title} | {shown(name, found['value'])}{interval} |")
     return rows
 
 

@@ -1,11 +1,12 @@
 """Two runs on the same sets: the difference of every metric, its interval, and how likely chance alone makes it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omnichat.dialogue import DataError
-from omnichat.evaluation.measure import NOTHING, TITLES, Metric, Resources, measure, units
+from omnichat.evaluation.measure import NOTHING, TITLES, Metric, Resources, measure, shown, units
 from omnichat.evaluation.replies import REPLIES, Answer
 from omnichat.evaluation.score import read_sets
 from omnichat.metrics.paired import compare
@@ -41,7 +42,8 @@ def compare_runs(
     for name in names:
         left, right = first[name].answers, second[name].answers
         check_pairs(left, right, f"split {name!r} of {a / REPLIES} and {b / REPLIES}")
-        found[name] = compare_answers(left, right, resamples, seed, resources)
+        data = [replace(resources, judged=folder) for folder in (a, b)]
+        found[name] = compare_answers(left, right, resamples, seed, *data)
         found[name]["partial"] = first[name].partial or second[name].partial
     return {"a": str(a), "b": str(b), "resamples": resamples, "seed": seed, "splits": found}
 
@@ -66,14 +68,19 @@ def check_pairs(a: Sequence[Answer], b: Sequence[Answer], where: str) -> None:
 
 
 def compare_answers(
-    a: Sequence[Answer], b: Sequence[Answer], resamples: int, seed: int, resources: Resources = NOTHING
+    a: Sequence[Answer],
+    b: Sequence[Answer],
+    resamples: int,
+    seed: int,
+    data_of_a: Resources = NOTHING,
+    data_of_b: Resources = NOTHING,
 ) -> dict[str, Any]:
     """Every metric of two models' replies to the same dialogues.
 
     A metric that is no mean or sum over replies has values and no test; one that is missing has its reason.
     """
     a, b = sorted(a, key=lambda answer: answer.key), sorted(b, key=lambda answer: answer.key)
-    drawn, left, right = units(a), measure(a, resources), measure(b, resources)
+    drawn, left, right = units(a), measure(a, data_of_a), measure(b, data_of_b)
     metrics = {key: _entry(left[key], right[key], drawn, resamples, seed) for key in TITLES if key in left}
     return {"n": len(a), "units": len(set(drawn)), "metrics": metrics}
 
@@ -90,9 +97,10 @@ def print_comparison(found: Mapping[str, Any]) -> None:
             if entry["reason"]:
                 rows.append([TITLES[key], "-", "-", "-", "", ""])
                 continue
-            interval = f"[{100 * entry['ci95'][0]:+.1f}, {100 * entry['ci95'][1]:+.1f}]" if entry["ci95"] else ""
+            signs = ["+" * (end >= 0) + shown(key, end) for end in (*(entry["ci95"] or ()), entry["difference"])]
+            interval = f"[{signs[0]}, {signs[1]}]" if entry["ci95"] else ""
             p_value = "" if entry["p_value"] is None else f"{entry['p_value']:.4f}"
-            values = [f"{100 * entry['a']:.1f}", f"{100 * entry['b']:.1f}", f"{100 * entry['difference']:+.1f}"]
+            values = [shown(key, entry["a"]), shown(key, entry["b"]), signs[-1]]
             rows.append([TITLES[key], *values, interval, p_value])
         widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
         for row in rows:

@@ -2,17 +2,13 @@
 
 import hashlib
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omnichat import build
 from omnichat.batch import Example
@@ -21,6 +17,7 @@ from omnichat.checkpoint import tensors_sha256, trainable
 from omnichat.data.dataset import StoreDataset, make_example
 from omnichat.data.store import Store
 from omnichat.dialogue import STYLE_FIELDS, Dialogue, Reply
+from omnichat.evaluation.progress import progress
 from omnichat.evaluation.replies import (
     GENERATION,
     REPLIES,
@@ -165,7 +162,7 @@ def _reference(dialogue: Dialogue) -> Reply:
 
 def _answer_all(run: LoadedRun, split: str, work: list[Work], model: str, about: dict[str, Any]) -> Iterator[Answer]:
     settings = run.config.evaluation
-    with _progress(split, _count(work) - sum(len(one.replies) for one in work)) as advance:
+    with progress(split, _count(work) - sum(len(one.replies) for one in work)) as advance:
         for side_by_side in rounds(work, settings.turns):
             tasks = [(one, place) for one, place in side_by_side if place not in one.replies]
             for first in range(0, len(tasks), settings.batch_size):
@@ -222,27 +219,3 @@ def _answer(
         model=model,
         prompt=prompt_hash(example.tokens),
     )
-
-
-class _Lines:
-    """Progress where there is no terminal: a line for each tenth."""
-
-    def __init__(self, split: str, total: int) -> None:
-        self.split, self.total, self.done = split, total, 0
-
-    def advance(self, count: int) -> None:
-        tenth, self.done = self.done * 10 // self.total, self.done + count
-        if self.done * 10 // self.total > tenth:
-            print(f"{self.split}: {self.done}/{self.total} answered", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _progress(split: str, total: int) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(split, total).advance
-        return
-    columns = (TextColumn(split), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(split, total=total)
-        yield lambda count: bar.update(task, advance=count)

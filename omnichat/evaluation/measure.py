@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omnichat.dialogue import STYLE_FIELDS, Style
+from omnichat.evaluation.judging import gpt_eval
 from omnichat.evaluation.replies import Answer
 from omnichat.metrics.counterfactual import Counterfactual, counterfactual
 from omnichat.metrics.diversity import distinct, length_ratio
@@ -34,10 +35,12 @@ TITLES = {
     "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
     "bertscore": "BERTScore",
+    "gpt_eval": "judge, 1 to 5",
     "distinct_1": "distinct-1",
     "distinct_2": "distinct-2",
     "length_ratio": "length, by the references'",
 }
+RATINGS = ("gpt_eval",)  # on a scale of their own; all else is a share, shown times 100
 BASELINES = {
     "emotion_f1_weighted": "majority_emotion_f1_weighted",
     "emotion_f1_macro": "majority_emotion_f1_macro",
@@ -56,6 +59,7 @@ class Resources:
     wordnet: Path | None = None
     bertscore: Path | None = None
     bertscore_layers: int | None = None
+    judged: Path | None = None  # a run folder with a judge's verdicts
 
 
 NOTHING = Resources()
@@ -87,6 +91,8 @@ def measure(answers: Sequence[Answer], resources: Resources = NOTHING) -> dict[s
     found["rouge_l"] = rouge_l(wanted, written)
     found["meteor"] = meteor(wanted, written, resources.wordnet)
     found["bertscore"] = bertscore(wanted, written, resources.bertscore, resources.bertscore_layers)
+    judged = gpt_eval(resources.judged, answers) if resources.judged is not None else None
+    found |= {} if judged is None else {"gpt_eval": judged}
     found |= {"distinct_1": distinct(written, 1), "distinct_2": distinct(written, 2)}
     found["length_ratio"] = length_ratio(wanted, written)
     return found
@@ -148,3 +154,8 @@ def known_style(style: Style | None) -> Style:
     """The style of a reference, which always has one, if only an unknown one."""
     assert style is not None, "read_answers gives every reference a style"
     return style
+
+
+def shown(key: str, value: float) -> str:
+    """A value as tables have it: a share times 100, a rating as it is."""
+    return f"{value:.2f}" if key in RATINGS else f"{100 * value:.1f}"

@@ -138,6 +138,13 @@ def read_answers(path: Path | str) -> list[Answer]:
     return [answers[key] for key in sorted(answers)]
 
 
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The numbered lines of a file that grows line by line, without a last one that was cut short; none if absent."""
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
+    lines = whole.decode("utf-8", errors="replace").split("\n")
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
 def mend(path: Path) -> list[Answer]:
     """The whole replies of a file that a kill may have cut short; what is not whole is taken out of the file.
 

@@ -11,7 +11,7 @@ from omnichat.dialogue import DataError
 from omnichat.evaluation.charts import gauge
 from omnichat.evaluation.facts import deviations, realised, run_facts, tiny_notice
 from omnichat.evaluation.figures import confusions, curves, gates
-from omnichat.evaluation.measure import BASELINES, TITLES
+from omnichat.evaluation.measure import BASELINES, RATINGS, TITLES, shown
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
 from omnichat.evaluation.replies import REPLIES, read_answers, read_generation, replace_file
@@ -51,7 +51,7 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
     steps = read_metrics(run_dir / METRICS)
     parameters = read_generation(run_dir).get("parameters", {})
     title = title or config.run_name
-    shown = choose(answers, SHOWN)
+    examples = choose(answers, SHOWN)
     body = [
         f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(scores, config))}</p>',
         tiny_notice(config, parameters),
@@ -66,7 +66,7 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
         section("Training", curves(steps)),
         section("Which expert is heard when", gates(answers, steps, config.model.experts)),
         section("Which emotion is answered for which", confusions(scores)),
-        section(f"{len(shown)} dialogues", _about_dialogues(), dialogues(shown)),
+        section(f"{len(examples)} dialogues", _about_dialogues(), dialogues(examples)),
         section("The run", panel(facts(run_facts(config, parameters, steps, scores)))),
         section("Where this departs from the paper", bullets(deviations(config, parameters))),
         section("How the numbers are made", *_methods(scores)),
@@ -125,11 +125,11 @@ def _headlines(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
             baseline = split["baselines"].get(BASELINES[key])
             beside = [] if baseline is None else [f"guess {_percent(baseline)}"]
             beside += [
-                f"{run} {_value(found, interval=False)}"
+                f"{run} {_value(key, found, interval=False)}"
                 for run, other in others.items()
                 if (found := _metric(other, name, key)) is not None
             ]
-            interval = f" <small>{_interval(metric)}</small>" if metric["ci95"] else ""
+            interval = f" <small>{_interval(key, metric)}</small>" if metric["ci95"] else ""
             lines.append(
                 f'<div class="where">{escape(name)}{_partial(split)}</div><b>{_percent(metric["value"])}{interval}</b>'
                 f"{gauge(metric['value'], metric['ci95'], baseline)}"
@@ -153,9 +153,10 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
         unreadable += [_percent(s["unparsable_share"]) if (s := o["splits"].get(name)) else "" for o in others.values()]
         for row, key in zip(rows, keys, strict=True):
             metric, baseline = split["metrics"].get(key), split["baselines"].get(BASELINES.get(key, ""))
-            drawn = gauge(metric["value"], metric["ci95"], baseline) if metric and metric["value"] is not None else ""
-            row += [_value(metric), drawn, "" if baseline is None else _percent(baseline)]
-            row += [_value(_metric(other, name, key), interval=False) for other in others.values()]
+            share = key not in RATINGS and metric is not None and metric["value"] is not None
+            drawn = gauge(metric["value"], metric["ci95"], baseline) if metric and share else ""
+            row += [_value(key, metric), drawn, "" if baseline is None else _percent(baseline)]
+            row += [_value(key, _metric(other, name, key), interval=False) for other in others.values()]
     note = (
         '<p class="note">Band: 95 % interval. Red tick and “guess”: the most frequent class of this very set, or '
         "chance among its names; for counterfactual scores, the most that a model which ignores the sound can get. "
@@ -167,7 +168,7 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
 def _in_parts(scores: Mapping[str, Any], key: str, title: str) -> str:
     """The main metrics by scenario, or by the number of the user's turn that is answered."""
     rows = [
-        [f"{escape(name)}: {escape(label)}", str(part["n"]), *(_value(part["metrics"].get(k)) for k in IN_PARTS)]
+        [f"{escape(name)}: {escape(label)}", str(part["n"]), *(_value(k, part["metrics"].get(k)) for k in IN_PARTS)]
         for name, split in scores["splits"].items()
         for label, part in split.get(key, {}).items()
     ]
@@ -186,15 +187,14 @@ def _paper(scores: Mapping[str, Any], config: RunConfig, steps: Sequence[Mapping
         [f"paper: {escape(name)}", *("" if value is None else f"{value:.2f}" for value in row), *lacking]
         for name, row in found.rows.items()
     ]
-    rows += [
-        [f"<b>this run, {escape(name)}</b>{_partial(split)}", *(_value(split["metrics"].get(key)) for key in columns)]
-        for name, split in splits.items()
-    ]
+    for name, split in splits.items():
+        values = [_value(key, split["metrics"].get(key)) for key in columns]
+        rows.append([f"<b>this run, {escape(name)}</b>{_partial(split)}", *values])
     drawn = [f"This run drew of {name}: {text}." for name, text in realised(steps).items()]
     notes = " ".join([*([found.note] if found.note else []), *drawn])
     note = f'<p class="note">{escape(notes)}</p>' if notes else ""
-    shown = table(["× 100", *(escape(TITLES[key]) for key in columns)], rows, "scores")
-    return section("Beside the paper", panel(shown + note, found.title))
+    compared = table(["× 100", *(escape(TITLES[key]) for key in columns)], rows, "scores")
+    return section("Beside the paper", panel(compared + note, found.title))
 
 
 def _about_dialogues() -> str:
@@ -228,21 +228,21 @@ def _metric(scores: Mapping[str, Any], split: str, key: str) -> Mapping[str, Any
     return found
 
 
-def _value(metric: Mapping[str, Any] | None, interval: bool = True) -> str:
+def _value(key: str, metric: Mapping[str, Any] | None, interval: bool = True) -> str:
     if metric is None:
         return ""
     if metric["value"] is None:
         return f'<span class="absent" title="{escape(metric["reason"])}">not computed</span>'
-    ends = f' <span class="ci">{_interval(metric)}</span>' if interval and metric["ci95"] else ""
-    return f"{_percent(metric['value'])}{ends}"
+    ends = f' <span class="ci">{_interval(key, metric)}</span>' if interval and metric["ci95"] else ""
+    return f"{shown(key, metric['value'])}{ends}"
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _interval(metric: Mapping[str, Any]) -> str:
-    return f"{100 * metric['ci95'][0]:.1f}–{100 * metric['ci95'][1]:.1f}"
+def _interval(key: str, metric: Mapping[str, Any]) -> str:
+    return "–".join(shown(key, end) for end in metric["ci95"])
 
 
 def _partial(split: Mapping[str, Any]) -> str:

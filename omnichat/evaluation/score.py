@@ -1,11 +1,11 @@
 """Stage 2: `replies.jsonl` -> `scores.json`. Needs no model, and gives the same numbers every time.
 
-All values are fractions (0..1); tables show them times 100.
+All values are fractions (0..1), which tables show times 100, but for ratings.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def score_run(
     run_dir = Path(run_dir)
     sets, about = read_sets(run_dir, partial)
     settings = config.evaluation
+    resources = replace(resources, judged=run_dir)
     splits: dict[str, Any] = {}
     for name, found in sets.items():
         scores = score_answers(found.answers, settings.bootstrap, settings.seed, resources)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omnichat.evaluation.measure import BASELINES, TITLES
+from omnichat.evaluation.measure import BASELINES, TITLES, shown
 
 
 def print_scores(scores: Mapping[str, Any]) -> None:
@@ -35,5 +35,5 @@ def _cells(split: Mapping[str, Any], key: str) -> tuple[str, str]:
     metric, baseline = split["metrics"].get(key), split["baselines"].get(BASELINES.get(key, ""))
     if metric is None or metric["value"] is None:
         return ("" if metric is None else "-", "")
-    interval = f" [{100 * metric['ci95'][0]:.1f}, {100 * metric['ci95'][1]:.1f}]" if metric["ci95"] else ""
-    return f"{100 * metric['value']:.1f}{interval}", "" if baseline is None else f"{100 * baseline:.1f}"
+    interval = f" [{shown(key, metric['ci95'][0])}, {shown(key, metric['ci95'][1])}]" if metric["ci95"] else ""
+    return f"{shown(key, metric['value'])}{interval}", "" if baseline is None else shown(key, baseline)

@@ -1,0 +1,105 @@
+"""The command line of eval/judge.py."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from omnichat.dialogue import DataError
+from omnichat.evaluation.arguments import UsageError, guarded, read_names, read_numbers, read_pairs, split_arguments
+
+OPTIONS = """  model=NAME            the judge, pinned to a version (gpt-4o-2024-08-06 rather than gpt-4o)
+  url=ADDRESS           of the endpoint; default https://api.openai.com/v1
+  key_env=NAME          the environment variable that holds its key; default OPENAI_API_KEY, none is fine
+  split=NAME[,NAME...]  sets to judge; by default all that the run has replies to
+  repeats=1             how often each reply is judged; with 2 the agreement of the judge with itself is printed
+  estimate=true         print how much there is to ask, and stop; with price=IN,OUT (of a million tokens) what it costs
+  threads=8 timeout=60 attempts=5   questions side by side, seconds for an attempt, attempts for a question
+  schema=false          for servers that know JSON answers, but no schema for them
+  partial=true          judge sets whose replies are not all there"""
+KEYS = ("model", "url", "key_env", "split", "repeats", "estimate", "price", "threads", "timeout", "attempts", "schema")
+
+
+def main(arguments: Sequence[str], usage: str) -> int:
+    """Have a run's replies judged; returns the exit code.
+
+    Args:
+        arguments: the run folder, then `key=value` each.
+        usage: what `--help` prints before the options.
+    """
+
+    def body() -> None:
+        (folder,), rest = split_arguments(arguments, ("RUN",))
+        values = read_pairs(rest, (*KEYS, "partial"))
+        if not values.get("model"):
+            raise UsageError("model: is missing; name the judge, pinned to a version")
+        numbers = {"repeats": 1, "threads": 8, "timeout": 60, "attempts": 5}
+        numbers |= read_numbers(values, list(numbers))
+        if low := [key for key, number in numbers.items() if number < 1]:
+            raise UsageError(f"{', '.join(low)}: must be at least 1")
+        if not Path(folder).is_dir():
+            raise UsageError(f"{folder}: no such folder; name the folder of a run")
+        _judge(Path(folder), values, numbers)
+
+    return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
+
+
+def _judge(run_dir: Path, values: dict[str, str], numbers: dict[str, int]) -> None:
+    flags = {key: _flag(values, key, default) for key, default in (("estimate", "false"), ("schema", "true"))}
+    prices = _prices(values.get("price", ""))
+    from omnichat.evaluation import judging
+    from omnichat.evaluation.score import read_sets
+    from omnichat.metrics.endpoint import Endpoint
+    from omnichat.metrics.statistic import Statistic
+
+    sets = read_sets(run_dir, _flag(values, "partial", "false"))[0]
+    names = read_names(values, "split") or tuple(sets)
+    if absent := [name for name in names if name not in sets]:
+        raise UsageError(f"split: no replies to {', '.join(absent)}; there are: {', '.join(sets)}")
+    answers = [answer for name in names for answer in sets[name].answers]
+    judge, there = judging.Judge(values["model"], numbers["repeats"]), judging.read_judgements(run_dir)
+    asked = judging.unanswered(judging.questions(answers, judge), there)
+    print(f"{judge.model}: {judging.estimate(asked, prices)}", flush=True)
+    if flags["estimate"]:
+        return
+    endpoint = Endpoint(
+        values.get("url", "https://api.openai.com/v1"),
+        judge.model,
+        os.environ.get(values.get("key_env", "OPENAI_API_KEY"), ""),
+        timeout=numbers["timeout"],
+        attempts=numbers["attempts"],
+        schema=flags["schema"],
+    )
+    failed = judging.judge_run(run_dir, answers, judge, endpoint, numbers["threads"])
+    if failed:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
+        total = len(answers) * judge.repeats
+        message = f"{failed.total()} of {total} verdicts are missing ({reasons}); the same command asks for these again"
+        raise DataError("incomplete_judgements", message, str(run_dir))
+    for name in names:
+        found = judging.gpt_eval(run_dir, sets[name].answers)
+        assert isinstance(found, Statistic), "every question has its verdict"
+        partial = sets[name].partial
+        marked = f" (PARTIAL: {partial['replies']} of {partial['of']})" if partial else ""
+        print(f"{name}{marked}: {found.value:.2f} of 5, n={found.n}")
+        if agreed := judging.agreements(run_dir, sets[name].answers, judge):
+            kappa = "not defined" if agreed["kappa"] is None else f"{agreed['kappa']:.2f}"
+            same, near = 100 * (agreed["same"] or 0), 100 * (agreed["within_one"] or 0)
+            print(f"  two runs of the judge: {same:.0f} % the same, {near:.0f} % within one, kappa {kappa} (quadratic)")
+    print("stage=score enters it into scores.json, with its interval")
+
+
+def _flag(values: dict[str, str], key: str, default: str) -> bool:
+    value = values.get(key, default)
+    if value not in ("true", "false"):
+        raise UsageError(f"{key}: true or false, got {value!r}")
+    return value == "true"
+
+
+def _prices(text: str) -> tuple[float, float] | None:
+    if not text:
+        return None
+    try:
+        first, second = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"price: two numbers, as in price=2.5,10, got {text!r}") from None
+    return first, second

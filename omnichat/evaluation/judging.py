@@ -1,0 +1,225 @@
+"""GPT-eval of a run: a judge rates every reply; its verdicts are kept, so that scoring needs no network.
+
+`judgements.jsonl` has a verdict a line, under a hash of all that it depends on; `judge.json` says which judge counts.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omnichat.dialogue import DataError, Style
+from omnichat.evaluation.progress import progress
+from omnichat.evaluation.replies import Answer, read_lines, replace_file
+from omnichat.metrics.endpoint import Endpoint, NoAnswer
+from omnichat.metrics.judge import SCHEMA, VERSION, Verdict, agreement, key, messages, verdict
+from omnichat.metrics.statistic import Missing, Statistic, mean
+
+JUDGEMENTS = "judgements.jsonl"
+JUDGE = "judge.json"
+HEARD = ("emotion", "style", "sound")  # of the scene: what the user's words do not say
+CHARACTERS_PER_TOKEN = 4  # of English text, roughly
+ANSWER_TOKENS = 60  # of a verdict, roughly
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Which verdicts count: those of this model and rubric, `repeats` for each reply."""
+
+    model: str
+    repeats: int
+    rubric: str = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A reply to be judged for the `repeat`-th time."""
+
+    answer: Answer
+    case: Mapping[str, Any]
+    repeat: int
+    key: str
+
+
+def case_of(answer: Answer) -> dict[str, Any]:
+    """What the judge is shown of a reply."""
+    heard = {name: answer.scene[name] for name in HEARD if answer.scene.get(name)}
+    spoken = answer.history[-1].style.known()
+    return {
+        "dialogue": [
+            {"speaker": turn.role, "says": turn.text, **({"style": turn.style.known()} if turn.style.known() else {})}
+            for turn in answer.history
+        ],
+        "heard": heard | {f"voice_{name}": value for name, value in spoken.items()},
+        "fitting_reply": _shown(answer.reference.style, answer.reference.text),
+        "reply": _shown(answer.reply.style, answer.reply.text),
+    }
+
+
+def questions(answers: Sequence[Answer], judge: Judge) -> list[Question]:
+    """Everything that the judge has to answer."""
+    cases = [(answer, case_of(answer)) for answer in answers]
+    return [
+        Question(answer, case, repeat, key(case, judge.model, repeat))
+        for repeat in range(judge.repeats)
+        for answer, case in cases
+    ]
+
+
+def unanswered(asked: Sequence[Question], there: Mapping[str, Any]) -> list[Question]:
+    """The questions without a verdict, each once: the same reply to the same dialogue may stand in several sets."""
+    return list({question.key: question for question in asked if question.key not in there}.values())
+
+
+def estimate(asked: Sequence[Question], prices: tuple[float, float] | None) -> str:
+    """What the questions will cost, in words.
+
+    Args:
+        asked: the questions that are not answered yet.
+        prices: of a million tokens of prompts and of answers, in the provider's currency.
+    """
+    size = sum(len(message["content"]) for question in asked for message in messages(question.case))
+    prompt, answer = size / CHARACTERS_PER_TOKEN, len(asked) * ANSWER_TOKENS
+    cost = "" if prices is None else f"; about {(prompt * prices[0] + answer * prices[1]) / 1e6:.2f} in all"
+    return f"{len(asked)} questions, about {prompt:,.0f} tokens of prompts and {answer:,.0f} of answers{cost}"
+
+
+def read_judgements(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """The verdicts of a run folder by key; a last line that a kill cut short is passed over.
+
+    Raises:
+        DataError: `bad_json` or `wrong_type` with `file:line`, where another line is broken.
+    """
+    path, found = run_dir / JUDGEMENTS, {}
+    for number, line in read_lines(path):
+        try:
+            record = json.loads(line)
+            verdict(json.dumps({"score": record["score"], "reason": record["reason"]}))
+            found[str(record["key"])] = record
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"is not a verdict ({error!r}); delete the line and run eval/judge.py again"
+            raise DataError("bad_json", message, f"{path}:{number}") from None
+    return found
+
+
+def judge_run(
+    run_dir: Path, answers: Sequence[Answer], judge: Judge, endpoint: Endpoint, threads: int = 8
+) -> Counter[str]:
+    """Put all questions that have no verdict yet; each verdict is kept as it comes.
+
+    Returns:
+        How many questions stay without a verdict, by reason.
+
+    Raises:
+        EndpointError: the endpoint cannot be used at all.
+        DataError: what `read_judgements` finds.
+    """
+    path, there = run_dir / JUDGEMENTS, read_judgements(run_dir)
+    asked = unanswered(questions(answers, judge), there)
+    replace_file(run_dir / JUDGE, (json.dumps(asdict(judge), indent=1) + "\n").encode())
+    replace_file(path, b"".join((line + "\n").encode() for _, line in read_lines(path)))  # without a line cut short
+    failed: Counter[str] = Counter()
+
+    def ask(question: Question) -> dict[str, Any]:
+        found = endpoint.ask(messages(question.case), "verdict", SCHEMA, verdict, question.repeat)
+        return _record(question, found.content) | {
+            "served": found.served,
+            "tokens": [found.prompt_tokens, found.completion_tokens],
+            "attempts": found.attempts,
+        }
+
+    with path.open("a", encoding="utf-8") as out, progress("judged", len(asked)) as advance:
+        for question, record in _side_by_side(asked, ask, threads):
+            if isinstance(record, NoAnswer):
+                failed[record.reason] += 1
+                print(f"no verdict on {question.answer.id}: {record.reason}: {record}", flush=True)
+            else:
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                out.flush()
+            advance(1)
+    return failed
+
+
+def gpt_eval(run_dir: Path, answers: Sequence[Answer]) -> Statistic | Missing | None:
+    """Mean score of the judge that `judge.json` names, each reply's verdicts averaged; None where there is no judge.
+
+    Raises:
+        DataError: a broken `judge.json`, or what `read_judgements` finds.
+    """
+    judge = read_judge(run_dir)
+    if judge is None:
+        return None
+    found = scores_by_repeat(run_dir, answers, judge)
+    values = [[score for score in scores if score is not None] for scores in zip(*found, strict=True)]
+    if short := sum(len(scores) < judge.repeats for scores in values):
+        return Missing(f"{short} of {len(values)} replies lack verdicts of {judge.model}; run eval/judge.py again")
+    signature = f"mean of {judge.repeats} verdicts from 1 to 5|{judge.rubric}|judge:{judge.model}|temperature:0"
+    return mean([sum(scores) / len(scores) for scores in values], signature)
+
+
+def scores_by_repeat(run_dir: Path, answers: Sequence[Answer], judge: Judge) -> list[list[int | None]]:
+    """The score of each reply in each run of the judge, None where there is no verdict."""
+    there = read_judgements(run_dir)
+    scores = [there[one.key]["score"] if one.key in there else None for one in questions(answers, judge)]
+    return [scores[first : first + len(answers)] for first in range(0, len(scores), len(answers))]
+
+
+def agreements(run_dir: Path, answers: Sequence[Answer], judge: Judge) -> dict[str, float | int | None] | None:
+    """How far the first two runs of the judge agree, over the replies that have both; None where there are no two."""
+    found = scores_by_repeat(run_dir, answers, judge)
+    if len(found) < 2:
+        return None
+    pairs = [(a, b) for a, b in zip(found[0], found[1], strict=True) if a is not None and b is not None]
+    return agreement([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+
+
+def read_judge(run_dir: Path) -> Judge | None:
+    """Which judge counts in a run folder; None where it has none.
+
+    Raises:
+        DataError: `bad_json`.
+    """
+    path = run_dir / JUDGE
+    try:
+        return Judge(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        message = f"cannot be read ({error!r}); delete it and run eval/judge.py again"
+        raise DataError("bad_json", message, str(path)) from None
+
+
+def _side_by_side(asked: Sequence[Question], ask: Callable[[Question], dict[str, Any]], threads: int) -> Any:
+    """Each question with its record, or with why there is none, as they come; at most `threads` under way."""
+    waiting, under_way = iter(asked), {}
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                for question in waiting:
+                    under_way[pool.submit(ask, question)] = question
+                    if len(under_way) >= threads:
+                        break
+                if not under_way:
+                    return
+                done: set[Future[dict[str, Any]]] = wait(under_way, return_when=FIRST_COMPLETED).done
+                for future in done:
+                    question = under_way.pop(future)
+                    try:
+                        yield question, future.result()
+                    except NoAnswer as error:
+                        yield question, error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _record(question: Question, found: Verdict) -> dict[str, Any]:
+    answer = question.answer
+    place = {"split": answer.split, "id": answer.id, "turn": len(answer.history)}
+    return {"key": question.key, **place, "repeat": question.repeat, **asdict(found)}
+
+
+def _shown(style: Style | None, text: str) -> dict[str, Any]:
+    return {"says": text, "style": "not readable" if style is None else style.known()}

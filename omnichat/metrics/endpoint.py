@@ -1,0 +1,162 @@
+"""A chat model behind an OpenAI-compatible endpoint (`POST URL/chat/completions`), asked until it answers as it should.
+
+Also served so by vLLM, llama.cpp, Ollama and others. Needs httpx (extra `eval`), imported where it is used.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import httpx
+
+Checked = TypeVar("Checked")
+Messages = Sequence[Mapping[str, str]]
+
+RETRIED = (408, 409, 425, 429)  # and every 5xx: the server asks to come again
+LONGEST_WAIT = 60.0  # seconds between two attempts
+
+
+class EndpointError(ValueError):
+    """The endpoint cannot be used at all: no connection is worth trying again. Says why and how to mend it."""
+
+
+class NoAnswer(ValueError):
+    """One question stays without a usable answer. `reason` is a code, to be counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[Checked]):
+    """What came of a question: the checked content, the model that served it, tokens used, attempts made."""
+
+    content: Checked
+    served: str
+    prompt_tokens: int
+    completion_tokens: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the model is and how it is asked.
+
+    Attributes:
+        url: up to and without `/chat/completions`.
+        model: its pinned name.
+        key: sent as a bearer token; none where empty.
+        timeout: seconds for one attempt.
+        attempts: at most so many for one question.
+        backoff: seconds before the second attempt; doubled for each after it, unless the server says how long.
+        max_tokens: of an answer.
+        schema: whether the JSON schema is sent; a server that does not know `json_schema` gets `json_object`.
+    """
+
+    url: str
+    model: str
+    key: str = ""
+    timeout: float = 60.0
+    attempts: int = 5
+    backoff: float = 1.0
+    max_tokens: int = 400
+    schema: bool = True
+
+    @cached_property
+    def _client(self) -> "httpx.Client":
+        import httpx
+
+        return httpx.Client(timeout=self.timeout)  # one for all questions: certificates are read once
+
+    def ask(
+        self, messages: Messages, name: str, schema: Mapping[str, Any], check: Callable[[str], Checked], seed: int = 0
+    ) -> Answered[Checked]:
+        """Ask until the answer passes `check`, at temperature 0.
+
+        Args:
+            messages: of the chat.
+            name: of the schema.
+            schema: JSON schema of the answer.
+            check: the content as it is wanted; raises ValueError for what is not.
+            seed: of the model; each further attempt has another, so that nonsense need not come again.
+
+        Raises:
+            EndpointError: the server refuses such questions at all (4xx).
+            NoAnswer: `timeout`, `unreachable`, `busy`, `broken_response`, `truncated`, `refusal` or `nonsense` at the
+                last attempt.
+        """
+        import httpx
+
+        kind: dict[str, Any] = {"type": "json_object"}
+        if self.schema:
+            kind = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
+        body = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": self.max_tokens}
+        fault, wait = NoAnswer("unreachable", "no attempt was made"), 0.0
+        for attempt in range(1, self.attempts + 1):
+            time.sleep(wait)
+            wait = min(self.backoff * 2 ** (attempt - 1) * random.uniform(0.75, 1.25), LONGEST_WAIT)
+            try:
+                response = self._client.post(
+                    f"{self.url.rstrip('/')}/chat/completions",
+                    json={**body, "response_format": kind, "seed": seed * self.attempts + attempt - 1},
+                    headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+                )
+            except httpx.TimeoutException:
+                fault = NoAnswer("timeout", f"no answer within {self.timeout:g} s")
+                continue
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise EndpointError(f"{self.url} is no address ({error}); correct url=") from None
+            except httpx.ConnectError as error:
+                fault = NoAnswer("unreachable", f"no connection to {self.url} ({error})")
+                continue
+            except httpx.HTTPError as error:
+                fault = NoAnswer("broken_response", f"the response broke off ({error})")
+                continue
+            if response.status_code in RETRIED or response.status_code >= 500:
+                fault = NoAnswer("busy", f"status {response.status_code}: {response.text[:200]}")
+                wait = min(_seconds(response.headers.get("retry-after"), wait), LONGEST_WAIT)
+                continue
+            if response.status_code >= 300:
+                hint = "schema=false for a server without json_schema; model= and the key must be the server's"
+                raise EndpointError(f"{self.url} answers {response.status_code}: {response.text[:300]} ({hint})")
+            try:
+                content, served, usage = _content(response.text)
+                return Answered(check(content), served, *usage, attempt)
+            except NoAnswer as error:
+                fault = error
+            except ValueError as error:
+                fault = NoAnswer("nonsense", f"the answer is not as it should be ({error}): {content[:200]!r}")
+        raise NoAnswer(fault.reason, f"{fault} (attempt {self.attempts} of {self.attempts})")
+
+
+def _content(text: str) -> tuple[str, str, tuple[int, int]]:
+    """The content of the first choice, the model that served it, and the tokens of prompt and completion."""
+    try:
+        record = json.loads(text)
+        choice = record["choices"][0]
+        message, usage = choice["message"], record.get("usage") or {}
+        tokens = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        served, content = str(record.get("model", "")), message.get("content")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise NoAnswer("broken_response", f"the response is no chat completion ({error!r}): {text[:200]!r}") from None
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        raise NoAnswer("refusal", f"the model refuses: {str(message.get('refusal') or 'content filter')[:200]}")
+    if choice.get("finish_reason") == "length":
+        raise NoAnswer("truncated", f"the answer was cut off at max_tokens: {str(content)[-100:]!r}")
+    if not isinstance(content, str):
+        raise NoAnswer("nonsense", f"the answer has no text: {content!r}")
+    return content, served, tokens
+
+
+def _seconds(header: str | None, otherwise: float) -> float:
+    """What `Retry-After` asks for; a date there is as good as nothing."""
+    try:
+        return max(0.0, float(header or ""))
+    except ValueError:
+        return otherwise
