@@ -29,27 +29,28 @@ from omnichat.prompt import IGNORE
 
 PADDED_FULL, PADDED_LABELS = "padded, all logits", "padded, label logits"
 PACKED_FULL, PACKED_LABELS = "packed, all logits", "packed, label logits"
+SHARED = "the same, shared prefix"
 
 
 class Padded:
     """transformers' own way: right padding, attention mask, SDPA."""
 
-    def __init__(self, llm: PeftModel, batch: PackedBatch, embeds: Tensor) -> None:
-        self.llm, self.embeds = llm, embeds
+    def __init__(self, llm: PeftModel, batch: PackedBatch, embed: Callable[[], Tensor]) -> None:
+        self.llm, self.embed = llm, embed
         self.lengths = lengths = batch.starts.diff().tolist()
         self.mask = pad_sequence([torch.ones(n, dtype=torch.int64) for n in lengths], batch_first=True)
         self.labels = pad_sequence(list(batch.labels.split(lengths)), batch_first=True, padding_value=IGNORE)
 
     def full(self) -> Tensor:
         """The loss that `LlamaForCausalLM` computes."""
-        padded = pad_sequence(list(self.embeds.split(self.lengths)), batch_first=True)
+        padded = pad_sequence(list(self.embed().split(self.lengths)), batch_first=True)
         output = self.llm(inputs_embeds=padded, attention_mask=self.mask, labels=self.labels, use_cache=False)
         loss: Tensor = output.loss
         return loss
 
     def at_labels(self) -> Tensor:
         """The same from the logits of the positions before a target."""
-        padded = pad_sequence(list(self.embeds.split(self.lengths)), batch_first=True)
+        padded = pad_sequence(list(self.embed().split(self.lengths)), batch_first=True)
         model = self.llm.get_base_model()
         assert isinstance(model, LlamaForCausalLM)
         hidden = model.model(inputs_embeds=padded, attention_mask=self.mask, use_cache=False).last_hidden_state
@@ -60,8 +61,8 @@ class Padded:
 class Packed:
     """The project's way: dialogues end to end, attention inside each."""
 
-    def __init__(self, llm: LlamaForCausalLM, batch: PackedBatch, embeds: Tensor) -> None:
-        self.llm, self.batch, self.embeds = llm, batch, embeds
+    def __init__(self, llm: LlamaForCausalLM, batch: PackedBatch, embed: Callable[[], Tensor]) -> None:
+        self.llm, self.batch, self.embed = llm, batch, embed
 
     def full(self) -> Tensor:
         """Cross entropy of the logits of all positions."""
@@ -69,19 +70,21 @@ class Packed:
         return F.cross_entropy(self.llm.lm_head(self._hidden()), labels)
 
     def at_labels(self) -> Tensor:
-        """The project's loss."""
+        """The project's loss; where the batch has a shared prefix, that is computed once."""
         targets = (self.batch.labels != IGNORE).nonzero()[:, 0]
         return target_losses(self.llm, self._hidden()[targets - 1], self.batch.labels[targets]).mean()
 
     def _hidden(self) -> Tensor:
         batch = self.batch
-        return packed_hidden(self.llm, self.embeds, batch.positions, batch.starts, batch.max_length)
+        return packed_hidden(
+            self.llm, self.embed(), batch.positions, batch.starts, batch.max_length, shared=batch.shared
+        )
 
 
 def make_arms(
     checkpoints: Checkpoints, sizes: Sizes, batch: PackedBatch
 ) -> dict[str, tuple[Callable[[], Tensor], dict[str, Tensor]]]:
-    """The four arms with equal weights: loss, and what gets gradients. The embeddings do: the Mix-Former makes them."""
+    """The arms with equal weights: loss, and what gets gradients: LoRA, and what the Mix-Former gives."""
     torch.manual_seed(1)
     plain, ours = plain_llm(checkpoints, sizes), load_llm(checkpoints.llama)
     add_lora(ours, sizes.lora_rank, sizes.lora_alpha)
@@ -90,19 +93,32 @@ def make_arms(
             if "lora_B" in name:  # zero at first, which would leave lora_A without gradients to compare
                 nn.init.normal_(parameter, std=0.02)
             ours.get_parameter(name).copy_(parameter)
-    embeds = ours.model.embed_tokens(batch.ids).detach().requires_grad_()
-    padded, packed = Padded(plain, batch, embeds), Packed(ours, batch, embeds)
-    inputs = {"input embeddings": embeds}
+    words = ours.model.embed_tokens(batch.ids).detach()
+    windows = words[batch.slots].requires_grad_()
+
+    def embed() -> Tensor:
+        return words.index_copy(0, batch.slots, windows)
+
+    padded, shared = Padded(plain, batch, embed), Packed(ours, batch, embed)
+    packed = Packed(ours, batch._replace(shared=None), embed)
+    inputs = {"windows": windows}
     return {
         PADDED_FULL: (padded.full, trainable_tensors(plain) | inputs),
         PADDED_LABELS: (padded.at_labels, trainable_tensors(plain) | inputs),
         PACKED_FULL: (packed.full, trainable_tensors(ours) | inputs),
         PACKED_LABELS: (packed.at_labels, trainable_tensors(ours) | inputs),
+        SHARED: (shared.at_labels, trainable_tensors(ours) | inputs),
     }
 
 
+def shared_tokens(batch: PackedBatch) -> dict[str, float]:
+    """What a shared prefix saves."""
+    assert batch.shared is not None, "the dialogues have one system message"
+    return {"tokens of the shared prefix": batch.shared.length, "tokens computed with it": len(batch.shared.kept)}
+
+
 def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
-    """Compare the four, forward and backward.
+    """Compare them, forward and backward.
 
     Raises:
         NotEqualError: they compute different things.
@@ -110,9 +126,10 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
     with TemporaryDirectory(prefix="omnichat-bench-") as folder:
         checkpoints = write_checkpoints(Path(folder), sizes)
         examples = make_examples(make_prompt(checkpoints), draw_dialogues(num_dialogues))
-        arms = make_arms(checkpoints, sizes, pack(examples))
+        batch = pack(examples, share_prefix=True)
+        arms = make_arms(checkpoints, sizes, batch)
         found: dict[str, Outcome] = {name: outcome(loss(), tensors) for name, (loss, tensors) in arms.items()}
-        others = (PADDED_LABELS, PACKED_FULL, PACKED_LABELS)
+        others = (PADDED_LABELS, PACKED_FULL, PACKED_LABELS, SHARED)
         equal = [require_equal(name, found[name], PADDED_FULL, found[PADDED_FULL]) for name in others]
 
         def backward(name: str) -> Callable[[], object]:
@@ -122,7 +139,7 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
         timings = time_arms({name: backward(name) for name in arms}, repetitions)
     return Report(
         title="language model with LoRA: forward, backward",
-        workload=describe(examples),
+        workload=describe(examples) | shared_tokens(batch),
         equal=equal,
         other=[],
         timings=timings,
@@ -132,5 +149,6 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
             Ratio(PADDED_FULL, PADDED_LABELS),
             Ratio(PADDED_LABELS, PACKED_LABELS),
             Ratio(PADDED_FULL, PACKED_FULL),
+            Ratio(PACKED_LABELS, SHARED, 1.03),
         ],
     )

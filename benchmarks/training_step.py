@@ -31,6 +31,7 @@ from omnichat.training.optim import build_optimizer
 
 SALMONN, PLAIN = "SALMONN-style step", "plain loop"
 CACHED, TRIM, PAD30 = "cached 30 s features", "online, trim", "online, pad30"
+SHARED = "cached, shared prefix"
 
 
 class Trainee:
@@ -68,7 +69,7 @@ def make_trainees(folder: Path, sizes: Sizes, num_dialogues: int) -> tuple[dict[
             nn.init.normal_(parameter, std=0.02)
     encoders = {context: load_encoder("whisper", checkpoints.whisper, context=context) for context in ("pad30", "trim")}
 
-    def project(inputs: Sequence[Example], context: str | None) -> Trainee:
+    def project(inputs: Sequence[Example], context: str | None, share_prefix: bool = False) -> Trainee:
         llm = load_llm(checkpoints.llama)
         add_lora(llm, sizes.lora_rank, sizes.lora_alpha)
         own = {"whisper": encoders[context]} if context else {}
@@ -78,19 +79,21 @@ def make_trainees(folder: Path, sizes: Sizes, num_dialogues: int) -> tuple[dict[
                 parameter.copy_(weights[name])
 
         def loss() -> Tensor:
-            batch = pack(inputs)
+            batch = pack(inputs, share_prefix=share_prefix)
             return model(batch).total / batch.num_targets
 
         return Trainee(model, loss)
 
     weights = trainable_tensors(plain)
+    cached = with_features(examples, encoders["pad30"])
     salmonn = SalmonnLoop(checkpoints, sizes)
     arms = {
         SALMONN: Trainee(salmonn, lambda: salmonn(salmonn.collate(examples))),
         PLAIN: Trainee(plain, lambda: plain(plain.collate(examples))),
         PAD30: project(examples, "pad30"),
         TRIM: project(examples, "trim"),
-        CACHED: project(with_features(examples, encoders["pad30"]), None),
+        CACHED: project(cached, None),
+        SHARED: project(cached, None, share_prefix=True),
     }
     return arms, examples
 
@@ -104,7 +107,7 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
     with TemporaryDirectory(prefix="omnichat-bench-") as folder:
         arms, examples = make_trainees(Path(folder), sizes, num_dialogues)
         expected = arms[PLAIN].outcome()
-        equal = [require_equal(name, arms[name].outcome(), PLAIN, expected) for name in (CACHED, PAD30)]
+        equal = [require_equal(name, arms[name].outcome(), PLAIN, expected) for name in (CACHED, SHARED, PAD30)]
         other = [difference(TRIM, arms[TRIM].outcome(), PLAIN, expected)]
         timings = time_arms({name: arm.step for name, arm in arms.items()}, repetitions)
     return Report(
@@ -118,6 +121,7 @@ def run(repetitions: int, num_dialogues: int, sizes: Sizes) -> Report:
             Ratio(PLAIN, CACHED, 4.0),
             Ratio(PLAIN, TRIM, 2.3),
             Ratio(PLAIN, PAD30),
+            Ratio(CACHED, SHARED, 1.03),
             Ratio(SALMONN, CACHED, 8.0),
             Ratio(SALMONN, TRIM, 4.5),
             Ratio(SALMONN, PLAIN),

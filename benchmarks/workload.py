@@ -154,7 +154,7 @@ def with_features(examples: Sequence[Example], encoder: Encoder) -> list[Example
     return cached
 
 
-def describe(examples: Sequence[Example]) -> Mapping[str, float]:
+def describe(examples: Sequence[Example]) -> dict[str, float]:
     """What was drawn, in numbers."""
     lengths = [len(example.tokens.ids) for example in examples]
     heard = [slot for example in examples for slot in example.tokens.slots]

@@ -5,7 +5,7 @@ Shapes: T tokens of all dialogues, B dialogues, A audio pieces (30 s at most), S
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -57,6 +57,30 @@ class Example:
         return [length for slot in self.tokens.slots for _, length in pieces(slot.audio.num_samples)]
 
 
+class SharedPrefix(NamedTuple):
+    """How dialogues that begin alike are computed with their common beginning only once, with the same result.
+
+    The row that is computed holds the P common tokens, then what is each dialogue's own, T' = T - P (B - 1) tokens. A
+    dialogue's own tokens attend to the common ones and, causally, to themselves.
+
+    Attributes:
+        length: P.
+        kept: (T',) int64, the positions of the packed row that are computed.
+        places: (T,) int64, where each position of the packed row is found among them.
+        query_starts: (B + 2,) int32, cumulative lengths: the common tokens, then each dialogue's own.
+        keys: (T' + P B,) int64, what these attend to, end to end; as places in the computed row with the P common
+            tokens put B times behind it.
+        key_starts: (B + 2,) int32, cumulative lengths of that.
+    """
+
+    length: int
+    kept: Tensor
+    places: Tensor
+    query_starts: Tensor
+    keys: Tensor
+    key_starts: Tensor
+
+
 class PackedBatch(NamedTuple):
     """B dialogues end to end. `labels`, `kinds` as in `Tokens`; a NamedTuple, because Lightning moves those.
 
@@ -79,6 +103,7 @@ class PackedBatch(NamedTuple):
         dialogue_ids, sources, scenarios, indices: one per dialogue.
         dialogue_targets: targets of each dialogue.
         clip_dialogues: (A,) int64, the dialogue each piece belongs to.
+        shared: for the model to compute what all dialogues begin with once; None: it does so for each.
     """
 
     ids: Tensor
@@ -101,10 +126,13 @@ class PackedBatch(NamedTuple):
     indices: tuple[int, ...]
     dialogue_targets: tuple[int, ...]
     clip_dialogues: Tensor
+    shared: SharedPrefix | None = None
 
 
-def pack(examples: Sequence[Example], global_targets: int | None = None) -> PackedBatch:
+def pack(examples: Sequence[Example], global_targets: int | None = None, share_prefix: bool = False) -> PackedBatch:
     """Put dialogues end to end; `global_targets` defaults to the targets in these examples.
+
+    With `share_prefix` the model computes the tokens that all dialogues begin with (the system message) only once.
 
     Raises:
         ValueError: no examples, waves mixed with features, or experts that differ between pieces.
@@ -147,6 +175,7 @@ def pack(examples: Sequence[Example], global_targets: int | None = None) -> Pack
         indices=tuple(example.index for example in examples),
         dialogue_targets=targets,
         clip_dialogues=torch.tensor(owners, dtype=torch.int64),
+        shared=_shared_prefix([example.tokens for example in examples]) if share_prefix else None,
     )
 
 
@@ -158,9 +187,35 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
             return value.to(device, non_blocking=True)
         if isinstance(value, dict):
             return {name: (moved(frames), counts) for name, (frames, counts) in value.items()}
-        return value
+        return SharedPrefix(*map(moved, value)) if isinstance(value, SharedPrefix) else value
 
     return PackedBatch(*map(moved, batch))
+
+
+def _shared_prefix(dialogues: Sequence[Tokens]) -> SharedPrefix | None:
+    """Of dialogues that are put end to end; None where they have no beginning in common, or there is one dialogue."""
+    lengths = [len(dialogue.ids) for dialogue in dialogues]
+    # Up to the first audio, which differs where the ids do not; and every dialogue keeps a token of its own.
+    bounds = [dialogue.slots[0].start for dialogue in dialogues if dialogue.slots]
+    size = min([*bounds, *(length - 1 for length in lengths)])
+    first = np.stack([dialogue.ids[:size] for dialogue in dialogues])
+    shared = int(np.cumprod((first == first[0]).all(0)).sum())
+    if not shared or len(dialogues) == 1:
+        return None
+    common, starts, own = np.arange(shared), [0, *accumulate(lengths)], [length - shared for length in lengths]
+    total = shared + sum(own)
+    own_starts = list(accumulate(own, initial=shared))
+    kept = [common, *(np.arange(start + shared, stop) for start, stop in pairwise(starts))]
+    pieces = [np.arange(start, stop) for start, stop in pairwise(own_starts)]
+    copies = [total + shared * number + common for number in range(len(dialogues))]
+    return SharedPrefix(
+        length=shared,
+        kept=_concat(kept),
+        places=_concat([place for piece in pieces for place in (common, piece)]),
+        query_starts=torch.tensor([0, *own_starts], dtype=torch.int32),
+        keys=_concat([common, *(place for copy, piece in zip(copies, pieces, strict=True) for place in (copy, piece))]),
+        key_starts=torch.tensor([0, *accumulate(lengths, initial=shared)], dtype=torch.int32),
+    )
 
 
 def _concat(arrays: Sequence[NDArray[np.generic]]) -> Tensor:

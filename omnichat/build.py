@@ -202,7 +202,7 @@ def build_data(
     for name, part in [*sources.items(), *held_out.items()]:
         _report(name, part)
     dataset = DialogueDataset(sources, source_weights(config), prompt, config.seed, features)
-    steps = Steps(dataset, settings.dialogues_per_step, settings.tokens_per_step)
+    steps = Steps(dataset, settings.dialogues_per_step, settings.tokens_per_step, settings.shared_prefix)
     val = [_held_out(part, prompt, features, settings.validation_dialogues) for part in held_out.values()]
     return DialogueModule(
         steps,

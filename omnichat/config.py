@@ -185,6 +185,11 @@ def _contradictions(config: RunConfig) -> list[str]:
         ),
         *_step_rules(trainer),
         (
+            trainer.shared_prefix and model.lora.enabled and model.lora.dropout > 0,
+            "trainer.shared_prefix: computes the system message once, where dropout would fall on all dialogues alike; "
+            f"set it to false, or model.lora.dropout={model.lora.dropout:g} to 0",
+        ),
+        (
             trainer.validate_every > 0 and not (data.val or data.made_up),
             "trainer.validate_every: there is nothing to validate on; set data.val, or trainer.validate_every=0",
         ),

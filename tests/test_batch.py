@@ -52,6 +52,42 @@ def test_pack_puts_dialogues_end_to_end() -> None:
     assert batch.indices == (-1, 7, -1)
 
 
+def words(*ids: int) -> Example:
+    """A dialogue without audio."""
+    tokens = Tokens(np.array(ids), np.full(len(ids), -100), np.zeros(len(ids), dtype=np.uint8), ())
+    return Example(tokens, (), None, "w")
+
+
+def test_a_shared_prefix_by_hand() -> None:
+    """A wrong place lets a dialogue see another, or miss a part of what all begin with."""
+    shared = pack([words(1, 2, 3), words(1, 2, 4, 5)], share_prefix=True).shared
+    assert shared is not None
+    assert shared.length == 2
+    assert shared.kept.tolist() == [0, 1, 2, 5, 6]  # 1 2 | 3 | 4 5
+    assert shared.places.tolist() == [0, 1, 2, 0, 1, 3, 4]
+    assert shared.query_starts.tolist() == [0, 2, 3, 5]
+    assert shared.keys.tolist() == [0, 1, 5, 6, 2, 7, 8, 3, 4]  # 5 to 8 are two copies of 1 2
+    assert shared.key_starts.tolist() == [0, 2, 5, 9]
+
+
+@pytest.mark.parametrize(
+    ("examples", "length"),
+    [
+        ([words(1, 2, 3)], None),
+        ([words(1, 2), words(3, 2)], None),
+        ([example(), example(0.25)], 1),  # the same ids, another wave
+        ([two_turns((200, 400)), two_turns((200, 300))], None),  # audio comes first
+        ([words(1, 2, 3), words(1, 2, 3)], 2),  # each keeps a token of its own
+        ([words(1), words(1, 2)], None),
+    ],
+)
+def test_a_shared_prefix_ends_before_what_differs(examples: list[Example], length: int | None) -> None:
+    """Equal ids are not equal audio; a dialogue without a token of its own would be an empty piece of the row."""
+    batch = pack(examples, share_prefix=True)
+    assert (batch.shared.length if batch.shared is not None else None) == length
+    assert pack(examples).shared is None
+
+
 def test_waves_are_padded_with_zeros_only() -> None:
     """Padding that is not silence is heard by an encoder that forgets a mask."""
     batch = pack([example(), two_turns((200, 400))])

@@ -57,6 +57,12 @@ def test_a_key_like_no_other_gets_the_list_of_its_section() -> None:
     ]
 
 
+def test_a_shared_prefix_and_dropout_are_refused() -> None:
+    """Dropout drawn once for all dialogues would be another training than the one that was asked for."""
+    (found,) = faults("trainer.shared_prefix=true", "model.lora.dropout=0.1")
+    assert found.startswith("trainer.shared_prefix: ")
+
+
 def test_a_source_is_explained_though_its_name_is_the_users() -> None:
     """The schema cannot list the names of sources; what belongs below one must be said all the same."""
     assert faults(*SOURCES, data={"sources": {"a": {"wieght": 1}}}) == [

@@ -75,6 +75,30 @@ def test_packed_padded_one_by_one(window: int, queries: int) -> None:
         assert_same_gradients(gradients(model, losses[name]), reference)
 
 
+@pytest.mark.parametrize(("window", "queries"), WINDOWS)
+def test_a_shared_prefix_changes_nothing(window: int, queries: int) -> None:
+    """Invariant 1. Fails when the system message computed once is not what each dialogue would have computed.
+
+    That is: other positions, a dialogue that sees another or not all of the message, gradients of one dialogue only.
+    """
+    model = make_model(window=window, queries=queries)
+    prompt = make_prompt(window, queries, system="Listen, and answer kindly.")
+    examples = [cached(model, example) for example in make_examples(prompt)]
+    shared = pack(examples, share_prefix=True)
+    assert shared.shared is not None
+    assert shared.shared.length > 20
+    losses = {
+        "shared": model(shared).total,
+        "reordered": model(pack(examples[::-1], share_prefix=True)).total,
+        "packed": model(pack(examples)).total,
+    }
+    expected = torch.stack([model(pack([example])).total for example in examples]).sum()
+    reference = gradients(model, expected)
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-6), name
+        assert_same_gradients(gradients(model, loss), reference)
+
+
 def test_micro_batches_give_the_global_mean() -> None:
     """Invariant 2, the model's part. Fails when a micro-batch divides by its own number of targets."""
     model = make_model()

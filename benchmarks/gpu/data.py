@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.rows import Rows, pad_rows
 from benchmarks.workload import WORDS, draw_dialogues, make_examples, system_prompt
 from omnichat.audio import PIECE, num_frames
-from omnichat.batch import Example, PackedBatch, pack, to_device
+from omnichat.batch import Example, PackedBatch, SharedPrefix, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.log_mel import log_mel
 from omnichat.models.tiny import default_texts, write_tokenizer
@@ -127,7 +127,7 @@ def pinned(batch: Batch, device: torch.device) -> Batch:
             return value.pin_memory()
         if isinstance(value, dict):
             return {name: (pin(frames), counts) for name, (frames, counts) in value.items()}
-        return value
+        return SharedPrefix(*map(pin, value)) if isinstance(value, SharedPrefix) else value
 
     return type(batch)(*map(pin, batch))
 

@@ -191,7 +191,7 @@ def _time(found: Found, bench: Bench, name: str) -> str:
     found.timings[name], found.micro_batches[name] = timing, len(batches[0])
     if isinstance(arm, Project):
         counts = [
-            step_flops(arm.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples)
+            step_flops(arm.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples, batch.shared)
             for batch in (step.live for step in bench.steps)
         ]
         found.flops[name] = sum(counts) / len(counts)

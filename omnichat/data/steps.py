@@ -98,16 +98,24 @@ class Steps:
         dataset: the stream.
         dialogues: of every step, or None.
         tokens: the most that a step may hold, or None.
+        share_prefix: what the dialogues of a micro-batch begin with is computed once; see `pack`.
 
     Raises:
         ValueError: neither or both are given, or one is below 1.
         DataError: `over_budget` where a dialogue alone holds more tokens than a step may.
     """
 
-    def __init__(self, dataset: DialogueDataset, dialogues: int | None = None, tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: DialogueDataset,
+        dialogues: int | None = None,
+        tokens: int | None = None,
+        share_prefix: bool = False,
+    ) -> None:
         if (dialogues is None) == (tokens is None) or (dialogues or tokens or 0) < 1:
             raise ValueError(f"a step is so many dialogues or so many tokens, got {dialogues} and {tokens}")
         self.dataset, self.dialogues, self.tokens = dataset, dialogues, tokens
+        self.share_prefix = share_prefix
         self._edges = np.zeros(1, dtype=np.int64)  # where steps begin, as far as they are known
         for _, part in dataset.drawn_scans() if tokens is not None else ():
             longest = int(part.lengths.argmax())
@@ -189,4 +197,5 @@ class StepBatches:
     def __getitem__(self, number: int) -> PackedBatch:
         """A packed micro-batch that knows the targets of its whole step."""
         examples = [self.dataset[index] for index in self.indices(number)]
-        return pack(examples, self.dataset.num_targets(self.steps[number // self.accumulation]))
+        targets = self.dataset.num_targets(self.steps[number // self.accumulation])
+        return pack(examples, targets, self.steps.share_prefix)

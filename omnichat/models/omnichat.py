@@ -115,7 +115,7 @@ class OmniChat(nn.Module):
         """
         heard = self.embed(batch)
         hidden = packed_hidden(
-            self.llm, heard.embeds, batch.positions, batch.starts, batch.max_length, compiled=self.compiled
+            self.llm, heard.embeds, batch.positions, batch.starts, batch.max_length, self.compiled, batch.shared
         )
         # A target is predicted one position earlier. Targets never open a dialogue, so that is in the same dialogue.
         targets = batch.targets

@@ -1,7 +1,8 @@
 """The arithmetic of a training step, counted: what `perf/mfu` (model FLOPs utilisation) is a share of.
 
 A multiplication and an addition are two FLOPs, and only matrix products and convolutions count. Padding is not counted,
-nor what is computed twice: the more of either, the lower the utilisation. For T tokens, L tokens of a dialogue, n
+nor what is computed twice: the more of either, the lower the utilisation; what a shared prefix saves is not counted
+either (`trainer.shared_prefix`). For T tokens, L tokens of a dialogue, n
 targets, W frozen weights of the language model's layers, R LoRA weights, V x D the output layer:
 
     layers      2 W T forward, 2 W T backward (gradients of activations only: the weights are frozen)
@@ -20,6 +21,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from omnichat.audio import num_frames
+from omnichat.batch import SharedPrefix
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.beats import BeatsNet
 from omnichat.models.encoders.emotion2vec import Emotion2vecNet
@@ -53,7 +55,13 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
-def step_flops(model: OmniChat, lengths: Sequence[int], num_targets: int, num_samples: Sequence[int]) -> float:
+def step_flops(
+    model: OmniChat,
+    lengths: Sequence[int],
+    num_targets: int,
+    num_samples: Sequence[int],
+    shared: SharedPrefix | None = None,
+) -> float:
     """Forward and backward of a batch.
 
     Args:
@@ -61,24 +69,26 @@ def step_flops(model: OmniChat, lengths: Sequence[int], num_targets: int, num_sa
         lengths: tokens of each dialogue.
         num_targets: targets of the batch.
         num_samples: samples of each audio piece.
+        shared: the batch's.
     """
     windows = sum(-(-num_frames(samples) // model.window) for samples in num_samples)
     encoders = cast(Mapping[str, Encoder], model.encoders)
     return (
-        language_model_flops(model.llm, lengths, num_targets)
+        language_model_flops(model.llm, lengths, num_targets, shared.length if shared is not None else 0)
         + 3 * mixformer_flops(model.mixformer, windows)
         + sum(encoder_flops(encoder, samples) for encoder in encoders.values() for samples in num_samples)
     )
 
 
-def language_model_flops(llm: LlamaForCausalLM, lengths: Sequence[int], num_targets: int) -> float:
-    """Forward and backward of packed dialogues with these many tokens each."""
-    tokens, config = sum(lengths), llm.config
+def language_model_flops(llm: LlamaForCausalLM, lengths: Sequence[int], num_targets: int, shared: int = 0) -> float:
+    """Forward and backward of packed dialogues with these many tokens each, the first `shared` once for all."""
+    again, config = len(lengths) - 1, llm.config
+    tokens, pairs = sum(lengths) - again * shared, sum(length**2 for length in lengths) - again * shared**2
     linear = {name: m.weight.numel() for name, m in llm.model.layers.named_modules() if isinstance(m, nn.Linear)}
     adapters = sum(count for name, count in linear.items() if ".lora_" in name)
     frozen = sum(linear.values()) - adapters
     width = config.num_attention_heads * cast(int, llm.model.layers[0].self_attn.head_dim)
-    attention = 3 * 2 * sum(length**2 for length in lengths) * width * config.num_hidden_layers
+    attention = 3 * 2 * pairs * width * config.num_hidden_layers
     logits = 4 * llm.lm_head.weight.numel() * num_targets
     return float((4 * frozen + 6 * adapters) * tokens + attention + logits)
 

@@ -1,5 +1,7 @@
 """The LightningModule: one step of the global-mean loss, validation by loss and by generation."""
 
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -23,6 +25,8 @@ from omnichat.training.engines import shard, whole_model
 from omnichat.training.flops import peak_flops, step_flops
 from omnichat.training.optim import build_optimizer, learning_rate_at
 from omnichat.training.reply_rows import RepliesLogger, reply_rows
+
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; getrusage(2)
 
 
 @dataclass
@@ -166,20 +170,24 @@ class OmniChatModule(LightningModule):
         return metrics
 
     def _device_metrics(self, sums: StepSums) -> dict[str, float]:
-        """Of this rank's GPU: the most memory allocated so far, and the share of its peak that the step's own work is.
-
-        Nothing on a CPU, and no share where the device's peak is not known.
+        """Of this rank: the most memory so far, allocated on its GPU or, on a CPU, held by its process; the step's own
+        work in TFLOP/s; and the share of the device's peak that this is, where the peak is known.
         """
-        if self.device.type != "cuda":
-            return {}
-        metrics = {"perf/memory_gib": torch.cuda.max_memory_allocated(self.device) / 2**30}
+        if self.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(self.device)
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+        rate = self._flops(sums) / sums.seconds
+        metrics = {"perf/memory_gib": memory / 2**30, "perf/tflops_per_s": rate / 1e12}
         if peak := peak_flops(self.device):
-            done = sum(
-                step_flops(self.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples)
-                for batch in sums.batches
-            )
-            metrics["perf/mfu"] = done / sums.seconds / peak
+            metrics["perf/mfu"] = rate / peak
         return metrics
+
+    def _flops(self, sums: StepSums) -> float:
+        return sum(
+            step_flops(self.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples, batch.shared)
+            for batch in sums.batches
+        )
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         """Add this batch's sums; the mean is over all targets of the held-out set."""

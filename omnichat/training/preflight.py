@@ -62,7 +62,8 @@ class Preflight(pl.Callback):
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             lines.append("largest micro-batch: not tried, DeepSpeed would take its gradients for the first step's")
         else:
-            batch = to_device(pack(largest(self.data, trainer)), pl_module.device)
+            batch = pack(largest(self.data, trainer), share_prefix=self.data.steps.share_prefix)
+            batch = to_device(batch, pl_module.device)
             trial = try_out(pl_module, batch)
             lines += [_tried(batch, trial), self._hours(trainer, trial)]
         if trainer.is_global_zero:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from omnichat.batch import PackedBatch
+from omnichat.batch import PackedBatch, to_device
 from omnichat.data.dataset import DialogueDataset, StoreDataset
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.module import DialogueModule, StoreBatches, make_loader
@@ -42,6 +42,17 @@ def test_workers_and_restarts_change_nothing(stream: DialogueDataset, size: dict
     for num_workers in (0, 1, 2, 4):
         batches = StepBatches(Steps(stream, **size), accumulation=2)  # which has walked no step yet
         assert flat(list(make_loader(batches, range(6, 12), num_workers))) == whole[6:]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_shared_prefix_travels(stream: DialogueDataset, num_workers: int) -> None:
+    """Lost between a worker and the model, it would be a key without effect."""
+    batches = StepBatches(Steps(stream, 2, share_prefix=True))
+    for batch in make_loader(batches, range(3), num_workers):
+        moved = to_device(batch, torch.device("meta"))
+        assert moved.shared is not None
+        assert moved.shared.length == batch.shared.length > 0
+        assert moved.shared.keys.device.type == "meta"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,9 +1,11 @@
 """The language model: packed attention, losses at target positions, cached decoding, loading."""
 
+import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,9 +15,11 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
+from omnichat.batch import Example, SharedPrefix, pack
 from omnichat.models import llm as llm_module
 from omnichat.models.llm import Session, add_lora, load_llm, packed_hidden, target_losses
 from omnichat.models.tiny import default_texts, llama_config, write_llama, write_tokenizer
+from omnichat.prompt import Tokens
 
 LENGTHS = [5, 9, 3, 9]
 STOP = 7
@@ -46,6 +50,20 @@ def llm(folder: Path) -> LlamaForCausalLM:
 def embeddings(lengths: list[int] = LENGTHS) -> list[Tensor]:
     """Random token embeddings, one tensor a dialogue."""
     return list(torch.randn(sum(lengths), 32, generator=torch.Generator().manual_seed(2)).split(lengths))
+
+
+def shared_prefix(lengths: Sequence[int], length: int) -> SharedPrefix:
+    """Of dialogues whose first `length` tokens are the same."""
+    number = itertools.count(1)
+    rows = [[0] * length + [next(number) for _ in range(total - length)] for total in lengths]
+    examples = [
+        Example(Tokens(np.array(row), np.full(len(row), -100), np.zeros(len(row), np.uint8), ()), (), None, "x")
+        for row in rows
+    ]
+    shared = pack(examples, share_prefix=True).shared
+    assert shared is not None
+    assert shared.length == length
+    return shared
 
 
 def packed(model: LlamaForCausalLM, rows: list[Tensor]) -> list[Tensor]:
@@ -256,7 +274,8 @@ def test_a_damaged_folder_is_one_clear_error(folder: Path, tmp_path: Path, name:
     assert str(copy) in str(caught.value)
 
 
-def test_compiled_layers(llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_compiled_layers(share: bool, llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when compiling changes what is computed, or is done anew for another layer or other lengths."""
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(llm_module._layer, dynamic=True, backend=counter)
@@ -268,9 +287,10 @@ def test_compiled_layers(llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch)
         starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
         positions = torch.cat([torch.arange(length) for length in lengths])
         weights = torch.randn(len(embeds), llm.config.hidden_size)
+        shared = shared_prefix(lengths, 1) if share else None
         outcomes = []
         for choice in (False, True):
-            hidden = packed_hidden(llm, embeds, positions, starts, max(lengths), compiled=choice)
+            hidden = packed_hidden(llm, embeds, positions, starts, max(lengths), choice, shared)
             outcomes.append((hidden, *torch.autograd.grad((hidden * weights).sum(), embeds)))
         for one, other in zip(*outcomes, strict=True):
             torch.testing.assert_close(one, other)
@@ -291,14 +311,20 @@ def test_softmax_error() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_packed_on_cuda_equals_cpu(folder: Path) -> None:
+@pytest.mark.parametrize("length", [0, 2])
+def test_packed_on_cuda_equals_cpu(length: int, folder: Path) -> None:
     """Fails when the flash call for all dialogues, eager or compiled, differs from attention inside each."""
     lengths = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32).cuda()
     positions = torch.cat([torch.arange(length) for length in LENGTHS]).cuda()
-    embeds = torch.cat(embeddings()).requires_grad_()
+    rows = embeddings()
+    embeds = torch.cat([part for row in rows for part in (rows[0][:length], row[length:])]).requires_grad_()
     weights = torch.randn(len(embeds), embeds.shape[1], generator=torch.Generator().manual_seed(0))
     expected = torch.cat(packed(load_llm(folder), list(embeds.split(LENGTHS))))
     (wanted,) = torch.autograd.grad((expected * weights).sum(), embeds)
+    own = positions.cpu() >= length  # the gradients of what is shared all arrive at the first dialogue
+    shared = None
+    if length:
+        shared = SharedPrefix(*(x.cuda() if isinstance(x, Tensor) else x for x in shared_prefix(LENGTHS, length)))
     for dtype, compiled, tolerance in (
         (torch.float32, False, 1e-4),
         (torch.bfloat16, False, 5e-2),
@@ -306,7 +332,7 @@ def test_packed_on_cuda_equals_cpu(folder: Path) -> None:
     ):
         model = load_llm(folder, dtype).cuda()
         inputs = embeds.detach().cuda().to(dtype).requires_grad_()
-        hidden = packed_hidden(model, inputs, positions, lengths, max(LENGTHS), compiled)
+        hidden = packed_hidden(model, inputs, positions, lengths, max(LENGTHS), compiled, shared)
         (gradient,) = torch.autograd.grad((hidden.float() * weights.cuda()).sum(), inputs)
         assert (hidden.float().cpu() - expected).norm() / expected.norm() < tolerance
-        assert (gradient.float().cpu() - wanted).norm() / wanted.norm() < tolerance
+        assert (gradient.float().cpu() - wanted)[own].norm() / wanted[own].norm() < tolerance

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaMLP
 
+from omnichat.batch import pack
 from omnichat.chat import load_run
 from omnichat.checkpoint import CheckpointError, best, file_sha256, load_checkpoint, tensors_sha256
 from omnichat.config import ConfigError, RunConfig, load_config
@@ -54,9 +56,36 @@ def test_run_folder_and_metrics(whole: Path) -> None:
     """The files that eval, chat and people look for are there, with one line for each step."""
     assert sorted(losses(whole)) == [1, 2, 3, 4, 5, 6]
     last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
-    for key in ("loss/style", "loss/content", "data/alpha_realised", "perf/tokens_per_s", "gate/whisper/tones"):
+    for key in ("loss/style", "loss/content", "data/alpha_realised", "gate/whisper/tones"):
         assert key in last
     assert (whole / "config.yaml").is_file()
+
+
+def test_every_step_says_how_fast_it_was(whole: Path) -> None:
+    """Fails when speed, waiting, memory or arithmetic is not in the log, or is what no machine can do."""
+    for line in (whole / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if "loss/total" not in record:
+            continue
+        seconds = record["perf/seconds"]
+        assert record["perf/tokens_per_s"] * seconds == pytest.approx(record["data/tokens"])
+        assert 0 < record["perf/audio_s_per_s"] * seconds < 60 * record["data/dialogues"]
+        assert 0 <= record["perf/data_wait"] <= 1
+        assert 0.05 < record["perf/memory_gib"] < 1000
+        assert 0 < record["perf/tflops_per_s"] < 1e4
+        assert "perf/mfu" not in record, "a CPU has no known peak"
+
+
+def test_a_shared_prefix_trains_alike(whole: Path, tmp_path: Path) -> None:
+    """Fails when the key does not reach the batches, or what is computed once is not what each would compute."""
+    options = "trainer.max_steps=2", "trainer.save_every=0"
+    wanted, found = losses(whole), {}
+    with patch("omnichat.data.steps.pack", wraps=pack) as packed:
+        assert fit(config(*options, "trainer.shared_prefix=true"), tmp_path) == 0
+    assert all(call.args[2] is True for call in packed.call_args_list)
+    assert packed.call_args_list
+    found = losses(tmp_path)
+    assert found == pytest.approx({step: wanted[step] for step in found}, rel=1e-4)
 
 
 def test_loss_falls(tmp_path: Path) -> None:

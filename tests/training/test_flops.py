@@ -39,6 +39,21 @@ def test_language_model_and_mixformer() -> None:
     assert step_flops(model, lengths, batch.num_targets, batch.num_samples) == pytest.approx(ours + attention)
 
 
+def test_a_shared_prefix_is_work_that_is_not_done() -> None:
+    """Fails when utilisation counts tokens that were never computed."""
+    model = make_model()
+    examples = [cached(model, example) for example in make_examples(make_prompt(system="Listen, and be kind. " * 5))]
+    alone, together = pack(examples), pack(examples, share_prefix=True)
+    assert together.shared is not None
+    saved = counted(lambda: model(alone).total.backward())[0] - counted(lambda: model(together).total.backward())[0]
+    lengths = alone.starts.diff().tolist()
+    each, once = (language_model_flops(model.llm, lengths, 0, shared) for shared in (0, together.shared.length))
+    again = len(lengths) - 1
+    attention = 6 * again * together.shared.length**2 * 32 * 2
+    assert saved == pytest.approx(each - once - attention, rel=0.02)
+    assert step_flops(model, lengths, 0, [], together.shared) == pytest.approx(once)
+
+
 @pytest.mark.parametrize(
     ("name", "spectrogram", "tokens", "blocks"),
     [
