@@ -7,6 +7,8 @@ from typing import TypeVar
 import numpy as np
 
 from data_prep.synthesis.contracts import Brief, Sound
+from data_prep.synthesis.writing.respoken import RECIPE as RESPOKEN
+from data_prep.synthesis.writing.respoken import respoken_briefs
 from data_prep.synthesis.writing.settings import SUBSETS, WritingSettings
 from data_prep.synthesis.writing.topics import read_sounds, read_topics
 from omnichat.dialogue import EMOTIONS, GENDERS, PITCHES, SPEEDS, Style
@@ -36,6 +38,8 @@ def briefs(settings: WritingSettings, scripts: int, seed: int, splits: Mapping[s
     """
     if not splits or any(not 0 < share <= 1 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
         raise ValueError(f"splits: shares above 0 that sum to 1, as in train: 0.9, test: 0.1; got {dict(splits)}")
+    if settings.recipe == RESPOKEN:
+        return respoken_briefs(settings.corpus, scripts, seed, split_sequence(splits))
     topics = read_topics(settings.topics, settings.writer == "template")
     subset = SUBSETS[settings.recipe]
     sounds = {split: () if subset == "emotion" else read_sounds(subset, settings.captions, split) for split in splits}

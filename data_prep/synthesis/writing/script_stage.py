@@ -5,6 +5,8 @@ from typing import Any
 
 from data_prep.synthesis.contracts import Brief, Script
 from data_prep.synthesis.stage import Attempt, Stage
+from data_prep.synthesis.writing.respoken import RECIPE as RESPOKEN
+from data_prep.synthesis.writing.respoken import corpus_fingerprint, respoken_script
 from data_prep.synthesis.writing.settings import WritingSettings
 from data_prep.synthesis.writing.template import write_template
 from data_prep.synthesis.writing.topics import fingerprint, read_topics
@@ -29,7 +31,9 @@ class ScriptStage(Stage[Brief, Script]):
 
     def identity(self) -> Mapping[str, Any]:
         """Settings, and the content of the files they name."""
-        settings = self.settings.model_dump(mode="json", exclude={"topics", "captions", "max_attempts"})
+        settings = self.settings.model_dump(mode="json", exclude={"topics", "captions", "corpus", "max_attempts"})
+        if self.settings.recipe == RESPOKEN:
+            settings["corpus"] = corpus_fingerprint(self.settings.corpus)
         return settings | {
             "topics": fingerprint(self.settings.topics, "topics.yaml"),
             "grammar": fingerprint(None, "grammar.yaml"),
@@ -41,5 +45,7 @@ class ScriptStage(Stage[Brief, Script]):
         Raises:
             Retry: it breaks a rule.
         """
+        if self.settings.recipe == RESPOKEN:
+            return respoken_script(item, self.settings.corpus, self.settings.also_as, self.settings.roles)
         draft = write_template(item, read_topics(self.settings.topics, for_template=True), attempt.rng)
         return validate(draft, item, self.settings)

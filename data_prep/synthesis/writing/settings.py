@@ -8,7 +8,15 @@ from pydantic import Field, model_validator
 from data_prep.synthesis.contracts import Contract, Subset
 from omnichat.dialogue import EMOTIONS
 
-Recipe = Literal["sharechat_emotion", "sharechat_audio", "sharechat_music", "deepdialogue", "interact", "quickstart"]
+Recipe = Literal[
+    "sharechat_emotion",
+    "sharechat_audio",
+    "sharechat_music",
+    "deepdialogue",
+    "interact",
+    "quickstart",
+    "dailytalk_respoken",
+]
 
 SUBSETS: dict[str, Subset] = {
     "sharechat_emotion": "emotion",
@@ -25,7 +33,8 @@ class WritingSettings(Contract):
     Attributes:
         recipe: the kind of script. The three ShareChatX subsets: a history, a current turn in three styles, three
             replies (OmniChat, section 3 and App. D). `deepdialogue`: two models turn by turn along a graph of
-            emotions. `interact`: two tracks with interruptions and backchannels. `quickstart`: its grammar.
+            emotions. `interact`: two tracks with interruptions and backchannels. `quickstart`: its
+            grammar. `dailytalk_respoken`: the dialogues of DailyTalk.
         writer: `template`, a grammar that needs no model; `llm`, any OpenAI-compatible server (section `chat:`).
         topics: a file of topics instead of the shipped one: YAML like `data/topics.yaml`, or text, one topic a line.
         captions: a CSV of sounds instead of the synthesised ones: AudioCaps' columns for `sharechat_audio`,
@@ -40,6 +49,10 @@ class WritingSettings(Contract):
         judge_threshold: of the judge's score in 0..1, below which a dialogue of `deepdialogue` is refused; None: no
             judge is asked. The templates have none.
         overlap_share: of the exchanges of `interact` that hold an interruption or a backchannel.
+        corpus: folder of DailyTalk's lists or release, for `dailytalk_respoken`.
+        also_as: emotions in which the last user turn is spoken too, in `dailytalk_respoken`, each a dialogue with the
+            same reply: for the counterfactual score, not for training.
+        roles: who is the assistant of `dailytalk_respoken`; see `omnichat.data.corpora.reading`.
     """
 
     recipe: Recipe = "sharechat_emotion"
@@ -54,6 +67,9 @@ class WritingSettings(Contract):
     models: tuple[str, ...] = Field(default=(), max_length=2)
     judge_threshold: float | None = Field(default=0.6, ge=0, le=1)
     overlap_share: float = Field(default=0.5, ge=0, le=1)
+    corpus: Path | None = None
+    also_as: tuple[Literal["neutral", "happy", "angry", "sad", "surprised", "fearful", "disgusted"], ...] = ()
+    roles: Literal["last_speaker", "second_speaker"] = "last_speaker"
 
     @model_validator(mode="after")
     def _fits(self) -> "WritingSettings":
@@ -76,4 +92,6 @@ class WritingSettings(Contract):
         """Ways in which the current turn is said, each a dialogue."""
         if self.recipe == "quickstart":
             return len(EMOTIONS)
+        if self.recipe == "dailytalk_respoken":
+            return 1 + len(set(self.also_as))
         return 3 if self.recipe in SUBSETS else 1
