@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from data_prep.synthesis.backends.http import ServerSettings
 from data_prep.synthesis.contracts import Contract, Utterance, Voice
 from data_prep.synthesis.stage import Attempt
 
@@ -14,18 +16,72 @@ from data_prep.synthesis.stage import Attempt
 SECONDS_PER_CHARACTER = (0.04, 0.16)
 
 
+class Speaker(Contract):
+    """A voice of a server.
+
+    Attributes:
+        name: what the server calls it.
+        gender: one of `omnichat.dialogue.GENDERS`.
+        unseen: set aside for tests on voices that training has not heard.
+        prompt_wav: a recording of the voice, for servers that copy it (CosyVoice's `inference_instruct2`).
+    """
+
+    name: str
+    gender: Literal["male", "female"]
+    unseen: bool = False
+    prompt_wav: str = ""
+
+
+class SpeechServerSettings(ServerSettings):
+    """A speech server, and how it is asked.
+
+    Attributes:
+        speakers: its voices that are used.
+        model: what the server calls it; with `version` all that is known of what speaks.
+        version: of the server's model, in words of yours: speech of another version is made anew.
+        format: of the audio that is asked for (OpenAI's kind; CosyVoice's server sends pcm).
+        sample_rate: of pcm, which does not say it: 24000 for most, 22050 for CosyVoice 1.
+        instructions: a table of `backends/instructions/` by name, or a YAML file of that form; empty: the kind's own.
+        send_speed: say a style's speed as a number, too, for models that take no instructions.
+        send_seed: say the attempt's seed; servers that do not know it may refuse it.
+        repeats: whether the same words give the same audio, whatever the seed; only another speed is a retry then.
+        route: of CosyVoice's server.
+        extra: further fields of the request, as {"language": "English"}.
+    """
+
+    speakers: tuple[Speaker, ...] = Field(min_length=1)
+    model: str = ""
+    version: str = ""
+    format: Literal["wav", "flac", "pcm"] = "wav"
+    sample_rate: int = Field(default=24000, ge=8000, le=192000)
+    instructions: str = ""
+    send_speed: bool = False
+    send_seed: bool = False
+    repeats: bool = False
+    route: Literal["inference_sft", "inference_instruct", "inference_instruct2"] = "inference_instruct"
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
 class SpeechSettings(Contract):
     """Who speaks: the section `speech` of a configuration.
 
     Attributes:
-        kind: "espeak" and "flite" run here; the others are servers.
+        kind: "espeak" and "flite" run here; "openai" and "cosyvoice" are servers.
         engine_file: the embedded engine to use instead of the one that is found: a libespeak-ng, or a program flite.
         jitter: whether each utterance and each attempt has a rate, pitch and level of its own, as people do.
+        server: of the kinds that are servers.
     """
 
-    kind: Literal["espeak", "flite"] = "espeak"
+    kind: Literal["espeak", "flite", "openai", "cosyvoice"] = "espeak"
     engine_file: str | None = None
     jitter: bool = True
+    server: SpeechServerSettings | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SpeechSettings":
+        if (self.server is None) != (self.kind in ("espeak", "flite")):
+            raise ValueError(f"kind {self.kind}: {'needs' if self.server is None else 'takes no'} section server")
+        return self
 
 
 class SpeechBackend(ABC):
@@ -74,6 +130,11 @@ class SpeechBackend(ABC):
 
 def make_speech(settings: SpeechSettings) -> SpeechBackend:
     """The backend of these settings, not yet opened."""
+    if settings.server is not None:
+        from data_prep.synthesis.backends.cosyvoice import CosyVoice
+        from data_prep.synthesis.backends.openai_speech import OpenAISpeech
+
+        return (CosyVoice if settings.kind == "cosyvoice" else OpenAISpeech)(settings.server)
     from data_prep.synthesis.backends.embedded.backend import EmbeddedSpeech
 
     return EmbeddedSpeech(settings)
