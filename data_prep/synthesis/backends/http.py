@@ -152,7 +152,9 @@ class Server:
             timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout), pool=None),
             limits=httpx.Limits(max_connections=None),
             follow_redirects=False,
-            verify=any(address.startswith("https:") for address in settings.endpoints),  # certificates take time to read
+            verify=any(
+                address.startswith("https:") for address in settings.endpoints
+            ),  # certificates take time to read
             mounts=here,  # no proxy on the way to this machine
         )
         self._endpoints = [_Endpoint(address.rstrip("/"), settings.concurrency) for address in settings.endpoints]
