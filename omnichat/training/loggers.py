@@ -15,12 +15,13 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from omnichat.config import RunConfig
 from omnichat.secrets import masked
 from omnichat.training.guard import TrainingError
+from omnichat.training.tensorboard import TensorBoard
 
 METRICS = "metrics.jsonl"
 QUEUE = 1000  # records that wait for W&B: a few MB
@@ -200,7 +201,7 @@ def build_loggers(config: RunConfig, run_dir: Path, first_step: int) -> list[Log
     """The loggers that `config.logger` asks for; W&B runs offline where there is no key."""
     loggers: list[Logger] = [JsonLinesLogger(run_dir / METRICS, first_step)]
     if config.logger.tensorboard:
-        loggers.append(TensorBoardLogger(str(run_dir), name="tensorboard", version=""))
+        loggers.append(TensorBoard(run_dir))
     if config.logger.wandb.mode != "disabled":
         loggers.append(WandbProcess(run_dir, config))
     return loggers

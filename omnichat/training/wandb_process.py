@@ -12,13 +12,11 @@ from typing import Any, Literal
 
 import wandb
 
-from omnichat.audio import SAMPLE_RATE, load_audio
-from omnichat.dialogue import AudioRef, DataError
+from omnichat.audio import SAMPLE_RATE
 from omnichat.secrets import mask_output
+from omnichat.training.reply_panels import COLUMNS, emotion_pairs, heard_wave
 
-LONGEST = 15  # seconds of a turn that are uploaded
 START_SECONDS = 20.0  # for the service to answer; WANDB_INIT_TIMEOUT overrides it
-COLUMNS = ("dialogue", "scenario", "heard", "reference style", "reference", "reply style", "reply", "gates")
 
 
 def main() -> None:
@@ -68,12 +66,11 @@ def _panels(rows: list[dict[str, Any]]) -> dict[str, Any]:
     panels: dict[str, Any] = {"validation/replies": table}
     if clips := [audio for audio in heard if audio is not None]:
         panels["validation/heard"] = clips  # by itself too: of a table, an offline run's folder holds the words alone
-    pairs = [(row["emotion"], row["reply emotion"]) for row in rows if row["emotion"] is not None]
-    if pairs:
-        names = sorted({name for pair in pairs for name in pair})
+    names, wanted, found = emotion_pairs(rows)
+    if names:
         panels["validation/confusion"] = wandb.plot.confusion_matrix(
-            y_true=[names.index(wanted) for wanted, _ in pairs],
-            preds=[names.index(found) for _, found in pairs],
+            y_true=wanted,
+            preds=found,
             class_names=names,
             title="Emotion of the reply",
         )
@@ -82,14 +79,10 @@ def _panels(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _heard(row: Mapping[str, Any]) -> Any:
     """The turn that was answered; None where nothing was heard, or where it cannot be read any more."""
-    if row["audio"] is None:
+    wave = heard_wave(row)
+    if wave is None:
         return None
-    try:
-        wave = load_audio(AudioRef(**row["audio"]))
-    except DataError as error:
-        print(error, flush=True)
-        return None
-    return wandb.Audio(wave[: LONGEST * SAMPLE_RATE], sample_rate=SAMPLE_RATE, caption=row["dialogue"])
+    return wandb.Audio(wave, sample_rate=SAMPLE_RATE, caption=row["dialogue"])
 
 
 if __name__ == "__main__":

@@ -1,29 +1,70 @@
 """Metrics reach TensorBoard and W&B where a config asks for it, and metrics.jsonl always."""
 
+import io
 import json
 import socket
+from collections import Counter
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import pytest
 import soundfile
 
 from omnichat.config import load_config
 from omnichat.training.fit import fit
 from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess
+from tests.wandb_file import read_wandb
 
+PANELS = (
+    *("loss/total", "loss/style", "loss/content", "loss/by_source/", "loss/by_turn/", "gate/whisper/", "gate/beats/"),
+    *("data/alpha_realised", "data/share/", "perf/tokens_per_s", "perf/audio_s_per_s", "perf/data_wait", "validation/"),
+)
 QUICK = ("recipe=smoke", "data.made_up=4", "trainer.max_steps=2", "trainer.warmup_steps=1", "trainer.validate_every=0")
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    """A run that asks for TensorBoard leaves the loss of every step in an event file."""
+    """A run that asks for TensorBoard leaves every metric of every step, and what was answered, in an event file.
+
+    Read back as TensorBoard's own pages read it.
+    """
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    fit(load_config(*QUICK, "logger.tensorboard=true"), tmp_path)
-    accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"))
-    accumulator.Reload()
-    logged = [(event.step, event.value) for event in accumulator.Scalars("loss/total")]
+    from tensorboard.util.tensor_util import make_ndarray
+
+    asked = ("logger.tensorboard=true", "trainer.generate_dialogues=4", "trainer.validate_every=2")
+    fit(load_config(*QUICK[:-1], *asked), tmp_path)
+    everything = {kind: 0 for kind in ("scalars", "audio", "images", "tensors")}
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance=everything)
+    board.Reload()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert logged == [(line["step"], pytest.approx(line["loss/total"], rel=1e-6)) for line in lines]
+    written = {(line["step"], name): value for line in lines for name, value in line.items() if name != "step"}
+    shown = {(event.step, tag): event.value for tag in board.Tags()["scalars"] for event in board.Scalars(tag)}
+    shown = {key: value for key, value in shown.items() if key[1] not in ("epoch", "hp_metric")}
+    assert shown == {key: pytest.approx(value, rel=1e-6) for key, value in written.items()}
+    for panel in PANELS:
+        assert any(tag.startswith(panel) for tag in board.Tags()["scalars"]), panel
+
+    def text(tag: str) -> list[list[str]]:
+        (event,) = board.Tensors(f"{tag}/text_summary")
+        assert event.step == 2
+        rows = make_ndarray(event.tensor_proto)[0].decode().splitlines()
+        return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+    store = [json.loads(line) for line in (tmp_path / "made_up" / "val.jsonl").read_text().splitlines()]
+    head, _, *replies = text("validation/replies")
+    assert [row[head.index("reference")] for row in replies] == [one["turns"][-1]["text"] for one in store]
+    assert all(row[head.index("gates")].startswith("whisper 0.") for row in replies)
+    wanted = [one["turns"][-1]["style"]["emotion"] for one in store]
+    head, _, *matrix = text("validation/confusion")
+    assert {row[0]: sum(map(int, row[1:])) for row in matrix if row[0] in wanted} == dict(Counter(wanted))
+    (image,) = board.Images("validation/confusion")
+    assert image.height == image.width == 24 * len(matrix)
+    for number, one in enumerate(store, start=1):
+        (clip,) = board.Audio(f"validation/heard/{number}")
+        heard, rate = soundfile.read(io.BytesIO(clip.encoded_audio_string))
+        original, _ = soundfile.read(tmp_path / "made_up" / one["turns"][-2]["audio"]["path"])
+        assert rate == 16_000
+        assert np.abs(heard - original).max() < 1e-3
 
 
 def test_wandb_without_a_key_stays_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +87,11 @@ def test_wandb_without_a_key_stays_offline(tmp_path: Path, monkeypatch: pytest.M
     assert [(one.samplerate, one.channels) for one in heard] == [(16_000, 1)] * 4
     assert all(0 < one.duration <= 15 for one in heard)
     assert rows[0]["gates"].startswith("whisper 0.")
+    shown = {
+        item.key or "/".join(item.nested_key) for record in read_wandb(tmp_path / "run") for item in record.history.item
+    }
+    for panel in (*PANELS, "validation/replies", "validation/confusion"):
+        assert any(key.startswith(panel) for key in shown), panel
     assert list(folder.glob("files/media/table/validation/confusion_table_*.json"))
 
 
