@@ -52,6 +52,7 @@ def _start(message: Mapping[str, Any]) -> Any:
             if mode == modes[-1]:
                 raise
             print(f"W&B does not answer ({error}); the run is kept offline, send it with: wandb sync", flush=True)
+            wandb.teardown()  # W&B's own service still holds the run that did not begin, and would refuse its id
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run

@@ -170,3 +170,21 @@ def test_a_dead_service_costs_nothing(answers: bool, tmp_path: Path, monkeypatch
         assert 5000 - QUEUE - 200 < logger.dropped <= 5000 - QUEUE
         logger.finalize("success")
         assert perf_counter() - started < 15
+
+
+def test_a_service_that_never_answers_leaves_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a key but no answer, all that was logged is kept for `wandb sync`: a second start must not be refused."""
+    pytest.importorskip("wandb")
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:  # the kernel accepts; nobody answers
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", CANARIES["WANDB_API_KEY"])
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+        logger = WandbProcess(tmp_path, load_config("recipe=smoke", "logger.wandb.mode=online"))
+        for step in range(1, 51):
+            logger.log_metrics({"loss/total": float(step)}, step)
+        logger.finalize("success")
+    assert logger.dropped == 0
+    assert "the run is kept offline" in (tmp_path / "wandb" / "process.log").read_text()
+    history = [record.history.item for record in read_wandb(tmp_path) if record.HasField("history")]
+    values = [{item.key or item.nested_key[0]: item.value_json for item in items} for items in history]
+    assert [(int(one["step"]), float(one["loss/total"])) for one in values] == [(step, step) for step in range(1, 51)]
