@@ -55,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
     share, ratio = statistics.median(shares), statistics.median(ratios)
+    verdict = "met" if share <= LIMIT else "missed"
     print(
         f"medians of {options.pairs} pairs of {options.steps} steps: "
-        f"share {100 * share:.3f} % ({100 * min(shares):.3f} to {100 * max(shares):.3f}; target <= {100 * LIMIT:g} %, {'met' if share <= LIMIT else 'missed'}), ratio "
-        f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); load average {os.getloadavg()[0]:.1f}"
+        f"share {100 * share:.3f} % ({100 * min(shares):.3f} to {100 * max(shares):.3f}; "
+        f"target <= {100 * LIMIT:g} %, {verdict}), "
+        f"ratio {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); load average {os.getloadavg()[0]:.1f}"
     )
     return 0 if share <= LIMIT else 1
 
