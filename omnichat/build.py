@@ -6,14 +6,16 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from omnichat.batch import Example
-from omnichat.config import RunConfig
+from omnichat.config import ConfigError, RunConfig
 from omnichat.data.dataset import DialogueDataset, StoreDataset
 from omnichat.data.features import FeatureReader
 from omnichat.data.made_up import made_up_dialogues
@@ -28,6 +30,7 @@ from omnichat.models.encoders import Encoder, load_encoder
 from omnichat.models.llm import add_lora, load_llm
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
+from omnichat.models.published import PUBLISHED, checkpoint_name, published_expert, published_llama
 from omnichat.models.tiny import write_random_checkpoints
 from omnichat.prompt import Prompt
 from omnichat.recipes import locate
@@ -130,9 +133,53 @@ def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> O
     if not sys.stderr.isatty():  # the bar of loading weights would fill a log
         disable_progress_bar()
     encoders = build_encoders(config) if widths is None else {}
+    llm = config.model.llm
+    assert llm.checkpoint is not None, "materialise() gives a random model its checkpoints"
+    loaded = load_llm(locate(llm.checkpoint), DTYPES[llm.dtype], llm.quantization, config.trainer.accelerator)
+    return _assemble(config, encoders, widths, loaded)
+
+
+def sized_model(config: RunConfig) -> OmniChat:
+    """The model of a run as sizes alone, on the device `meta`: what can be counted without weights.
+
+    Published nets are known by the name of their checkpoint; the sizes of others are read from their files.
+
+    Raises:
+        ConfigError: a net that is neither published nor there.
+        EncoderError, ValueError: its files cannot be used.
+    """
+    if config.model.random:
+        raise ConfigError(["model.random: random nets have no sizes before their run; set it to false"])
+    options, dtype = encoder_options(config), encoder_dtype(config)
+    paths = expert_checkpoints(config) | {"llm": str(config.model.llm.checkpoint)}
+    faults = [
+        f"{path}: is not there, and its sizes are not known by its name; download it, or name one of "
+        f"{', '.join(PUBLISHED[name])}"
+        for name, path in paths.items()
+        if checkpoint_name(path) not in PUBLISHED[name] and not locate(path).exists()
+    ]
+    if faults:
+        raise ConfigError(faults)
+    llm_path = paths.pop("llm")
+    with torch.device("meta"):
+        sizes = published_llama(checkpoint_name(llm_path)) or LlamaConfig.from_pretrained(locate(llm_path))
+        llm: Any = LlamaForCausalLM(sizes)
+        known = {name: published_expert(name, checkpoint_name(path), options[name]) for name, path in paths.items()}
+    encoders = {
+        name: (known[name] or load_encoder(name, locate(path), **options[name])).in_dtype(dtype).to("meta")
+        for name, path in paths.items()
+    }
+    widths = {name: encoder.dim for name, encoder in encoders.items()}
+    cached = config.data.features == "cached" and config.data.input != "text"
+    with torch.device("meta"):
+        llm.to(DTYPES[config.model.llm.dtype]).requires_grad_(False).eval()
+        return _assemble(config, {} if cached else encoders, widths, llm)
+
+
+def _assemble(
+    config: RunConfig, encoders: Mapping[str, Encoder], widths: Mapping[str, int] | None, llm: LlamaForCausalLM
+) -> OmniChat:
     model = config.model
-    assert model.llm.checkpoint is not None, "materialise() gives a random model its checkpoints"
-    llm = load_llm(locate(model.llm.checkpoint), DTYPES[model.llm.dtype])
     if model.lora.enabled:
         add_lora(llm, model.lora.rank, model.lora.alpha, model.lora.dropout, model.lora.targets)
         for name, module in llm.named_modules():

@@ -190,6 +190,11 @@ def _contradictions(config: RunConfig) -> list[str]:
             f"set it to false, or model.lora.dropout={model.lora.dropout:g} to 0",
         ),
         (
+            model.llm.quantization is not None and trainer.strategy in ("fsdp", "deepspeed_stage_3"),
+            f"trainer.strategy: {trainer.strategy} cuts the LLM into shards, which quantised weights cannot be; choose "
+            "ddp or deepspeed_stage_2, or model.llm.quantization=null",
+        ),
+        (
             trainer.validate_every > 0 and not (data.val or data.made_up),
             "trainer.validate_every: there is nothing to validate on; set data.val, or trainer.validate_every=0",
         ),

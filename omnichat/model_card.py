@@ -71,6 +71,14 @@ def _about(config: RunConfig, start: Checkpoint, merged: bool) -> list[str]:
         f"- versions: {versions or 'older than their record'}",
         "- the whole config: `omnichat_config.yaml`",
         *(["- `merged/`: the language model with the adapter worked into its weights"] if merged else []),
+        *(
+            [
+                f"- the adapter was trained on 4-bit weights of the language model ({config.model.llm.quantization}); "
+                "on the weights that they were made from, merged or not, it does nearly the same, not the same"
+            ]
+            if config.model.llm.quantization is not None
+            else []
+        ),
     ]
 
 

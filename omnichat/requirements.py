@@ -22,6 +22,7 @@ PLACES = {
     "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), as README.md, 'Data', describes",
     "corpora/sharechat": "ShareChatX (sharechatx.github.io), as README.md, 'Data', describes",
 }
+EXTRAS = {"bitsandbytes": "qlora"}  # where it is not called as the package
 # What a folder of weights must hold, in the layout of its upstream; half a download lacks some of it.
 FOLDERS = {
     "model.encoders.whisper.checkpoint": ("config.json",),
@@ -44,7 +45,7 @@ def missing(config: RunConfig) -> list[str]:
             absent = [pattern for pattern in FOLDERS.get(key, ()) if not any(place.glob(pattern))]
             lines += [f"{key}: no file {place / pattern}; {source}" for pattern in absent]
     return lines + [
-        f"{key}: needs the package {package}; pip install -e '.[{package}]'"
+        f"{key}: needs the package {package}; pip install -e '.[{EXTRAS.get(package, package)}]'"
         for key, package in _packages(config)
         if importlib.util.find_spec(package) is None
     ]
@@ -65,6 +66,8 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _packages(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.trainer.strategy.startswith("deepspeed"):
         yield f"trainer.strategy={config.trainer.strategy}", "deepspeed"
+    if config.model.llm.quantization is not None:
+        yield f"model.llm.quantization={config.model.llm.quantization}", "bitsandbytes"
     if config.logger.tensorboard:
         yield "logger.tensorboard=true", "tensorboard"
     if config.logger.wandb.mode != "disabled":

@@ -65,6 +65,7 @@ class LLMConfig(Section):
 
     checkpoint: Text | None
     dtype: Literal["float32", "bfloat16"]
+    quantization: Literal["nf4"] | None
 
 
 class LoRAConfig(Section):

@@ -17,30 +17,7 @@ from omnichat.models.encoders.whisper import Context, WhisperDims, WhisperEncode
 from omnichat.models.llm import PACKED, add_lora
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
-
-# config.json of meta-llama/Llama-3.1-8B-Instruct
-LLAMA_8B = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128_256,
-    "max_position_embeddings": 131_072,
-    "rms_norm_eps": 1e-5,
-}
-ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500_000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-WHISPER_LARGE_V3 = WhisperDims(n_mels=128, n_audio_state=1280, n_audio_head=20, n_audio_layer=32)
-EMOTION2VEC_BASE = Emotion2vecConfig()
-# `cfg` of BEATs_iter3_plus_AS2M.pt
-BEATS_ITER3 = BeatsConfig(deep_norm=True, relative_position_embedding=True, max_distance=800, gru_rel_pos=True)
+from omnichat.models.published import BEATS_ITER3, EMOTION2VEC_BASE, LLAMA_8B, ROPE, WHISPER_LARGE_V3
 
 
 @dataclass(frozen=True)
@@ -65,6 +42,8 @@ TOY = Scale(
         "num_key_value_heads": 2,
         "vocab_size": 600,
         "max_position_embeddings": 16_384,
+        "tie_word_embeddings": False,
+        "rope_parameters": ROPE,
     },
     whisper=WhisperDims(n_mels=128, n_audio_state=32, n_audio_head=2, n_audio_layer=1),
     emotion2vec=Emotion2vecConfig(
@@ -90,7 +69,7 @@ TOY = Scale(
 
 def make_llm(scale: Scale, device: torch.device) -> LlamaForCausalLM:
     """A frozen Llama in bfloat16 with LoRA on q and v in float32, whose B is not zero: gradients reach all of it."""
-    config = LlamaConfig(**scale.llama, rope_parameters=ROPE, tie_word_embeddings=False)
+    config = LlamaConfig(**scale.llama)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with device:

@@ -22,6 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from omnichat.batch import SharedPrefix
+from omnichat.models.quantization import keep_packing, quantization_options
 
 Forced = Callable[[Sequence[int]], int | None]
 PACKED = "omnichat_packed"
@@ -33,17 +34,27 @@ _VARLEN_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _V
 _VARLEN_GROUPED = "enable_gqa" in _VARLEN_OPTIONS
 
 
-def load_llm(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+def load_llm(
+    folder: Path | str, dtype: torch.dtype = torch.float32, quantization: str | None = None, accelerator: str = "auto"
+) -> LlamaForCausalLM:
     """A frozen language model from a local Hugging Face folder; nothing is downloaded.
 
     Its attention understands packed input (`packed_hidden`), and the usual padding masks.
 
+    Args:
+        folder: of config, tokenizer and safetensors.
+        dtype: of the weights; of what is computed with them where they are quantised.
+        quantization: `nf4` for weights of 4 bits, see `omnichat.models.quantization`.
+        accelerator: of the trainer: where quantised weights are made.
+
     Raises:
-        ValueError: the folder, config, tokenizer or weights are missing or damaged, the weights do not fit the config,
-            the tokenizer does not fit the model, or the architecture is not Llama's; names the file and the cure.
+        ValueError: weights cannot be quantised here; the folder, config, tokenizer or weights are missing or damaged,
+            the weights do not fit the config, the tokenizer does not fit the model, or the architecture is not
+            Llama's; names the file and the cure.
     """
     folder = Path(folder)
     _check_folder(folder)
+    options = quantization_options(dtype, accelerator) if quantization is not None else {}
     try:
         loaded: Any = LlamaForCausalLM.from_pretrained(
             folder,
@@ -53,6 +64,7 @@ def load_llm(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaFor
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # only to hear all faults at once; they are refused below
             output_loading_info=True,
+            **options,
         )
         tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
     except Exception as error:  # three libraries, each with kinds of its own; tokenizers raises plain Exception
@@ -68,6 +80,7 @@ def load_llm(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaFor
             f"{folder}: tokenizer.json knows {tokens} tokens, the model {llm.config.vocab_size}; "
             "use the tokenizer that belongs to the model"
         )
+    keep_packing(llm)
     return llm.requires_grad_(False).eval()
 
 

@@ -84,12 +84,15 @@ def language_model_flops(llm: LlamaForCausalLM, lengths: Sequence[int], num_targ
     """Forward and backward of packed dialogues with these many tokens each, the first `shared` once for all."""
     again, config = len(lengths) - 1, llm.config
     tokens, pairs = sum(lengths) - again * shared, sum(length**2 for length in lengths) - again * shared**2
-    linear = {name: m.weight.numel() for name, m in llm.model.layers.named_modules() if isinstance(m, nn.Linear)}
+    # Not of the tensor, which holds a shard, or two numbers in a byte, where the engine or `quantization` says so.
+    linear = {
+        name: m.in_features * m.out_features for name, m in llm.model.layers.named_modules() if isinstance(m, nn.Linear)
+    }
     adapters = sum(count for name, count in linear.items() if ".lora_" in name)
     frozen = sum(linear.values()) - adapters
     width = config.num_attention_heads * cast(int, llm.model.layers[0].self_attn.head_dim)
     attention = 3 * 2 * pairs * width * config.num_hidden_layers
-    logits = 4 * llm.lm_head.weight.numel() * num_targets
+    logits = 4 * llm.lm_head.in_features * llm.lm_head.out_features * num_targets
     return float((4 * frozen + 6 * adapters) * tokens + attention + logits)
 
 
