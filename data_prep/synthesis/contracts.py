@@ -93,6 +93,7 @@ class Brief(Contract):
         topic: what the dialogue is about.
         history_turns: turns before the current one: 4, 6 or 8 in the paper.
         sound: what will be heard, for the subsets with sounds.
+        sounds: one per branch, where the branches differ in it (quickstart); a branch's plan has it as `sound`.
         start_emotion: of the first turn, where the recipe walks a transition graph.
         styles: how the current turn is to be said, one per branch; none where the writer chooses.
     """
@@ -103,6 +104,7 @@ class Brief(Contract):
     topic: str
     history_turns: int = Field(ge=0)
     sound: Sound | None = None
+    sounds: tuple[Sound | None, ...] = ()
     start_emotion: str | None = None
     styles: tuple[Style, ...] = ()
 
@@ -115,7 +117,8 @@ class Line(Contract):
         text: one sentence, as it is to be spoken.
         style: how.
         kind: an interruption or backchannel overlaps the line before it (two-track dialogues only).
-        gap: seconds from the end of the line before it to its start; negative: it begins so long before that end.
+        gap: seconds from the end of the line before it, backchannels aside, to its start; negative: it begins so long
+            before that end.
         cut: the share of the line that is spoken before it is broken off; 1 says all of it.
     """
 

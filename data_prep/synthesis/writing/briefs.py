@@ -2,18 +2,18 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 
 from data_prep.synthesis.contracts import Brief, Sound
+from data_prep.synthesis.writing.deepdialogue import world
+from data_prep.synthesis.writing.draws import rounds, split_sequence
+from data_prep.synthesis.writing.quickstart import quickstart_briefs
 from data_prep.synthesis.writing.respoken import RECIPE as RESPOKEN
 from data_prep.synthesis.writing.respoken import respoken_briefs
 from data_prep.synthesis.writing.settings import SUBSETS, WritingSettings
 from data_prep.synthesis.writing.topics import read_sounds, read_topics
 from omnichat.dialogue import EMOTIONS, GENDERS, PITCHES, SPEEDS, Style
-
-Item = TypeVar("Item")
 
 # The lines of the Fano plane: seven triples of seven emotions, each emotion in three of them and each pair in one. So
 # seven scripts of three branches hold every emotion three times.
@@ -40,12 +40,14 @@ def briefs(settings: WritingSettings, scripts: int, seed: int, splits: Mapping[s
         raise ValueError(f"splits: shares above 0 that sum to 1, as in train: 0.9, test: 0.1; got {dict(splits)}")
     if settings.recipe == RESPOKEN:
         return respoken_briefs(settings.corpus, scripts, seed, split_sequence(splits))
-    topics = read_topics(settings.topics, settings.writer == "template")
-    subset = SUBSETS[settings.recipe]
+    if settings.recipe == "quickstart":
+        return quickstart_briefs(settings, scripts, seed, splits)
+    subset = SUBSETS.get(settings.recipe, "emotion")
     sounds = {split: () if subset == "emotion" else read_sounds(subset, settings.captions, split) for split in splits}
     rng = np.random.default_rng([seed, zlib.crc32(settings.recipe.encode())])
-    names = _rounds([topic.name for topic in topics], rng.spawn(1)[0])
+    names = rounds(_topic_names(settings), rng.spawn(1)[0])
     streams = {split: _Streams(settings, sounds[split], rng.spawn(1)[0]) for split in splits}
+    prescribed = settings.styles == "balanced" and settings.recipe != "deepdialogue"
     return [
         Brief(
             recipe=settings.recipe,
@@ -54,37 +56,34 @@ def briefs(settings: WritingSettings, scripts: int, seed: int, splits: Mapping[s
             topic=next(names),
             history_turns=next(streams[split].counts),
             sound=next(streams[split].sounds) if sounds[split] else None,
-            styles=next(streams[split].styles) if settings.styles == "balanced" else (),
+            start_emotion=next(streams[split].emotions) if settings.recipe == "deepdialogue" else None,
+            styles=next(streams[split].styles) if prescribed else (),
         )
         for number, split in zip(range(scripts), split_sequence(splits), strict=False)
     ]
-
-
-def split_sequence(splits: Mapping[str, float]) -> Iterator[str]:
-    """Splits by number, without end: always the one that lacks most. So a longer run only adds to a shorter one."""
-    counts = dict.fromkeys(splits, 0)
-    total = 0
-    while True:
-        total += 1
-        split = max(splits, key=lambda name: splits[name] * total - counts[name])
-        counts[split] += 1
-        yield split
 
 
 class _Streams:
     """What is drawn for the scripts of one split."""
 
     def __init__(self, settings: WritingSettings, sounds: Sequence[Sound], rng: np.random.Generator) -> None:
-        own = rng.spawn(3)
-        self.counts = _rounds(settings.history_turns, own[0])
-        self.sounds = _rounds(sounds, own[1])
-        self.styles = _style_triples(own[2])
+        own = rng.spawn(4)
+        self.counts = rounds(settings.history_turns, own[0])
+        self.sounds = rounds(sounds, own[1])
+        self.styles = _style_triples(own[2]) if settings.branches == 3 else _single_styles(own[2])
+        self.emotions = rounds(tuple(world()["emotions"]), own[3])
+
+
+def _topic_names(settings: WritingSettings) -> Sequence[str]:
+    if settings.recipe == "deepdialogue" and settings.topics is None:
+        return tuple(world()["domains"])
+    return [topic.name for topic in read_topics(settings.topics, settings.writer == "template")]
 
 
 def _style_triples(rng: np.random.Generator) -> Iterator[tuple[Style, ...]]:
     """Three styles that differ in emotion, speed and pitch; of one gender, as they are one speaker's."""
-    genders = _rounds(GENDERS, rng)
-    for triple in _rounds(TRIPLES, rng):
+    genders = rounds(GENDERS, rng)
+    for triple in rounds(TRIPLES, rng):
         gender = next(genders)
         emotions, speeds, pitches = rng.permutation(triple), rng.permutation(SPEEDS), rng.permutation(PITCHES)
         yield tuple(
@@ -93,7 +92,7 @@ def _style_triples(rng: np.random.Generator) -> Iterator[tuple[Style, ...]]:
         )
 
 
-def _rounds(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
-    """The items in shuffled rounds, without end."""
+def _single_styles(rng: np.random.Generator) -> Iterator[tuple[Style, ...]]:
+    genders, emotions, speeds, pitches = (rounds(values, rng) for values in (GENDERS, EMOTIONS, SPEEDS, PITCHES))
     while True:
-        yield from (items[index] for index in rng.permutation(len(items)))
+        yield (Style(next(genders), next(emotions), next(speeds), next(pitches)),)

@@ -50,8 +50,15 @@ def duplicates(scripts: Mapping[int, Script]) -> dict[int, int]:
 
 
 def shingles(script: Script) -> frozenset[int]:
-    """Hashes of all runs of three words in a script: history, current turn, replies; never across turns."""
-    texts = [script.current, *(line.text for line in script.history), *(one.reply.text for one in script.branches)]
+    """Hashes of all runs of three words in a script: history, current turn, replies; never across turns.
+
+    The quickstart says the same few things around every current turn, on purpose: that turn alone counts, as a whole.
+    """
+    if script.brief.recipe == "quickstart":
+        return frozenset([crc32(script.current.encode())])
+    texts = (
+        [line.text for line in script.history] + [script.current] + [branch.reply.text for branch in script.branches]
+    )
     found = set()
     for text in texts:
         words = re.findall(r"[^\W_]+", text.lower())

@@ -18,9 +18,14 @@ class DraftLine:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A history, and for each branch the current turn and the reply to it."""
+    """A history, and for each branch the current turn and the reply to it.
+
+    `words` of the current turn, where the writer gives them apart: all branches must have them. `measures` are what a
+    judge found.
+    """
 
     history: tuple[DraftLine, ...]
     currents: tuple[DraftLine, ...]
     replies: tuple[DraftLine, ...]
+    words: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)

@@ -28,17 +28,18 @@ def plans(script: Script, voices: Sequence[Voice], seed: int) -> list[Plan]:
     """
     brief = script.brief
     name = f"{brief.recipe}-{brief.number:06d}"
+    sounds = brief.sounds or (brief.sound,) * len(script.branches)
     chosen = _cast(script, voices, np.random.default_rng([seed, brief.number]))
     return [
         Plan(
             id=f"{name}-{number}",
             group=name,
-            brief=brief,
+            brief=brief.model_copy(update={"sound": sound, "sounds": ()}),
             branch=number,
             lines=(*script.history, Line(speaker="user", text=script.current, style=branch.style), branch.reply),
             voices=chosen,
         )
-        for number, branch in enumerate(script.branches)
+        for number, (branch, sound) in enumerate(zip(script.branches, sounds, strict=True))
     ]
 
 

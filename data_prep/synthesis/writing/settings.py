@@ -75,14 +75,20 @@ class WritingSettings(Contract):
     def _fits(self) -> "WritingSettings":
         if any(count < 0 for count in self.history_turns):
             raise ValueError("history_turns: a number of turns is 0 or more")
-        if self.recipe in SUBSETS and any(count % 2 for count in self.history_turns):
+        if self.recipe != "deepdialogue" and any(count % 2 for count in self.history_turns):
             raise ValueError("history_turns: even numbers, as the user begins and speaks the current turn; try 4, 6, 8")
         if self.writer == "template" and max(self.history_turns) > MAX_TEMPLATE_TURNS:
             raise ValueError(f"history_turns: the templates have words for {MAX_TEMPLATE_TURNS} at most; try 4, 6, 8")
+        if self.recipe == "deepdialogue" and self.writer == "template" and self.topics is not None:
+            raise ValueError("topics: the templates know the shipped domains only; leave it out, or set writer=llm")
         if self.captions is not None and self.recipe not in ("sharechat_audio", "sharechat_music"):
             raise ValueError("captions: only sharechat_audio and sharechat_music have sounds; leave it out")
         if self.writer == "llm" and self.recipe == "quickstart":
             raise ValueError("writer: the quickstart's words come from its grammar; set writer=template")
+        if self.recipe == "quickstart" and not (set(self.history_turns) <= {2, 4} and self.sentences >= 3):
+            raise ValueError(
+                "its grammar has histories of 2 or 4 turns and up to 3 sentences; set history_turns=[2,4] sentences=3"
+            )
         if self.styles == "free" and self.writer == "template":
             raise ValueError("styles: the template writer does not choose; set styles=balanced, or writer=llm")
         return self

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import get_args
 
 from data_prep.synthesis.contracts import Branch, Brief, Line, Script, Speaker
@@ -66,7 +66,7 @@ def validate(draft: Draft, brief: Brief, settings: WritingSettings) -> Script:
         for check in (_check_unsafe, _check_directions, _check_language, _check_sentence):
             check(line.text, place, settings)
     _check_script_language([line.text for line in turns.values()])
-    _check_branches(currents, replies, brief)
+    _check_branches(normalise(draft.words) or currents[0].text, currents, replies, brief)
     _check_repeats(history, currents, replies)
     if brief.sound is not None and not any(mentions(line.text, brief.sound.caption) for line in replies):
         raise Retry("sound_ignored", f"no reply speaks of {shown(brief.sound.caption)}")
@@ -150,7 +150,11 @@ def _check_counts(
 
 
 def _check_order(history: tuple[DraftLine, ...], currents: Iterable[DraftLine], replies: Iterable[DraftLine]) -> None:
-    """Turn about, the current turn the user's; a backchannel is the listener's."""
+    """Turn about, the current turn the user's; a backchannel is the listener's; who is interrupted stops."""
+    turns = [line for line in history if line.kind != "backchannel"]
+    for before, line in pairwise((*turns, *currents)):
+        if (before.cut < 1) != (line.kind == "interruption"):
+            raise Retry("speaker_order", f"{shown(before.text)} breaks off without an interruption, or it without that")
     for number, line in enumerate(history, 1):
         if line.speaker not in get_args(Speaker):
             raise Retry("speaker_order", f"history turn {number}: {shown(line.speaker)} is not user or assistant")
@@ -225,10 +229,10 @@ def _check_sentence(text: str, place: str, settings: WritingSettings) -> None:
         raise Retry("not_one_sentence", f"{place}: {words} words, at most {settings.max_words}: {shown(text)}")
 
 
-def _check_branches(currents: tuple[DraftLine, ...], replies: tuple[DraftLine, ...], brief: Brief) -> None:
-    for number, line in enumerate(currents[1:], 2):
-        if plain(line.text) != plain(currents[0].text):
-            message = f"style {number} says {shown(line.text)}, style 1 {shown(currents[0].text)}"
+def _check_branches(words: str, currents: tuple[DraftLine, ...], replies: tuple[DraftLine, ...], brief: Brief) -> None:
+    for number, line in enumerate(currents, 1):
+        if plain(line.text) != plain(words):
+            message = f"style {number} says {shown(line.text)}, the current turn is {shown(words)}"
             raise Retry("branch_text_differs", message)
     for (one, first), (two, second) in combinations(enumerate(currents, 1), 2):
         if first.style == second.style:
