@@ -33,7 +33,8 @@ from omnichat.training.flops import step_flops
 COMPILED, EAGER = "cached features, compiled", "cached features, eager"
 TRIM, PAD30 = "online trim, compiled", "online pad30, compiled"
 PLAIN, SALMONN = "plain loop", "SALMONN-style step"
-ARMS = (COMPILED, EAGER, TRIM, PAD30, PLAIN, SALMONN)
+SHARED = "cached, compiled, shared prefix"
+ARMS = (COMPILED, EAGER, TRIM, PAD30, PLAIN, SALMONN, SHARED)
 USER_HOURS = (672 + 217 + 242) / 2  # OmniChat, Table 1: hours of the three subsets; about half are the user's
 EQUAL_DIALOGUES = 4
 MicroBatches = Sequence[PackedBatch | PaddedBatch]
@@ -96,13 +97,16 @@ class Bench:
                 front = SalmonnFront(widths, self.llm.config.hidden_size, self.options.scale.qformer)
             return SalmonnStyle(self.encoders, front, self.llm, self.device)
         trim = self.encoders | {"whisper": in_context(self.encoders["whisper"], "trim")}
-        own = {COMPILED: {}, EAGER: {}, TRIM: trim, PAD30: self.encoders}[name]
+        own = {COMPILED: {}, EAGER: {}, SHARED: {}, TRIM: trim, PAD30: self.encoders}[name]
         return Project(make_model(own, self.mixformer, self.llm, compiled=name != EAGER), self.device)
 
     def micro_batches(self, name: str, examples: Sequence[Example] | None = None) -> list[MicroBatches]:
         """Each step's micro-batches on the host, as this arm takes them; of these examples, if given, as one step."""
         if name in (COMPILED, EAGER):
             return [[batch] for batch in self.packed] if examples is None else [[pinned(pack(examples), self.device)]]
+        if name == SHARED:
+            cached = self.cached if examples is None else [examples]
+            return [[pinned(pack(part, share_prefix=True), self.device)] for part in cached]
         live = [step.examples for step in self.steps] if examples is None else [examples]
         if name in (TRIM, PAD30):
             return [[pinned(pack(part), self.device)] for part in live]
@@ -173,7 +177,7 @@ def _equality(found: Found, bench: Bench) -> str:
     )
     expected, reference = exact.gradients(bench.micro_batches(EAGER, cached)[0], targets)
     del exact
-    for name, examples in {PLAIN: live, EAGER: cached, COMPILED: cached, PAD30: live}.items():
+    for name, examples in {PLAIN: live, EAGER: cached, COMPILED: cached, SHARED: cached, PAD30: live}.items():
         loss, gradient = bench.arm(name).gradients(bench.micro_batches(name, examples)[0], targets)
         gap = float((gradient - reference).norm() / reference.norm())
         found.gaps[name] = (abs(loss - expected) / abs(expected), gap)
@@ -192,7 +196,7 @@ def _time(found: Found, bench: Bench, name: str) -> str:
     if isinstance(arm, Project):
         counts = [
             step_flops(arm.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples, batch.shared)
-            for batch in (step.live for step in bench.steps)
+            for (batch,) in batches
         ]
         found.flops[name] = sum(counts) / len(counts)
     stages = ", ".join(f"{stage} {1e3 * seconds:.0f}" for stage, seconds in timing.stages.items())
