@@ -96,3 +96,15 @@ def read_folder(values: Mapping[str, str], key: str) -> Path | None:
 def read_names(values: Mapping[str, str], key: str) -> tuple[str, ...]:
     """A list with commas, empty where the key is not given."""
     return tuple(name for name in values.get(key, "").split(",") if name)
+
+
+def read_flag(values: Mapping[str, str], key: str, default: bool) -> bool:
+    """`true` or `false`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    value = values.get(key, str(default).lower())
+    if value not in ("true", "false"):
+        raise UsageError(f"{key}: true or false, got {value!r}")
+    return value == "true"

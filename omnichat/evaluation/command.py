@@ -7,7 +7,15 @@ from pathlib import Path
 import yaml
 
 from omnichat.config import ConfigError, saved_config
-from omnichat.evaluation.arguments import UsageError, guarded, read_folder, read_names, read_numbers, read_pairs
+from omnichat.evaluation.arguments import (
+    UsageError,
+    guarded,
+    read_flag,
+    read_folder,
+    read_names,
+    read_numbers,
+    read_pairs,
+)
 from omnichat.recipes import did_you_mean, locate
 from omnichat.schema import EvaluationConfig, RunConfig
 
@@ -135,15 +143,14 @@ def _command(values: Mapping[str, str], config: RunConfig, store: str | None) ->
     numbers = read_numbers(values, ("limit", "bertscore_layers"))
     if numbers.get("limit", 1) < 1:
         raise UsageError(f"limit: must be at least 1, got {numbers['limit']}")
-    if values.get("partial", "false") not in ("true", "false"):
-        raise UsageError(f"partial: true or false, got {values['partial']!r}")
+    partial = read_flag(values, "partial", False)
     return Command(
         run=Path(values["run"]),
         stage=stage,
         splits=_splits(values, config, store) if stage in ("all", "generate") else {},
         checkpoint=values.get("checkpoint", "newest"),
         limit=numbers.get("limit"),
-        partial=values.get("partial") == "true",
+        partial=partial,
         wordnet=read_folder(values, "wordnet"),
         bertscore=read_folder(values, "bertscore"),
         bertscore_layers=numbers.get("bertscore_layers"),

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnichat.dialogue import DataError
-from omnichat.evaluation.arguments import UsageError, guarded, read_names, read_numbers, read_pairs, split_arguments
+from omnichat.evaluation.arguments import (
+    UsageError,
+    guarded,
+    read_flag,
+    read_names,
+    read_numbers,
+    read_pairs,
+    split_arguments,
+)
 
 OPTIONS = """  model=NAME            the judge, pinned to a version (gpt-4o-2024-08-06 rather than gpt-4o)
   url=ADDRESS           of the endpoint; default https://api.openai.com/v1
@@ -44,14 +52,14 @@ def main(arguments: Sequence[str], usage: str) -> int:
 
 
 def _judge(run_dir: Path, values: dict[str, str], numbers: dict[str, int]) -> None:
-    flags = {key: _flag(values, key, default) for key, default in (("estimate", "false"), ("schema", "true"))}
+    flags = {key: read_flag(values, key, default) for key, default in (("estimate", False), ("schema", True))}
     prices = _prices(values.get("price", ""))
     from omnichat.evaluation import judging
     from omnichat.evaluation.score import read_sets
     from omnichat.metrics.endpoint import Endpoint
     from omnichat.metrics.statistic import Statistic
 
-    sets = read_sets(run_dir, _flag(values, "partial", "false"))[0]
+    sets = read_sets(run_dir, read_flag(values, "partial", False))[0]
     names = read_names(values, "split") or tuple(sets)
     if absent := [name for name in names if name not in sets]:
         raise UsageError(f"split: no replies to {', '.join(absent)}; there are: {', '.join(sets)}")
@@ -86,13 +94,6 @@ def _judge(run_dir: Path, values: dict[str, str], numbers: dict[str, int]) -> No
             same, near = 100 * (agreed["same"] or 0), 100 * (agreed["within_one"] or 0)
             print(f"  two runs of the judge: {same:.0f} % the same, {near:.0f} % within one, kappa {kappa} (quadratic)")
     print("stage=score enters it into scores.json, with its interval")
-
-
-def _flag(values: dict[str, str], key: str, default: str) -> bool:
-    value = values.get(key, default)
-    if value not in ("true", "false"):
-        raise UsageError(f"{key}: true or false, got {value!r}")
-    return value == "true"
 
 
 def _prices(text: str) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""The frame of a report: one self-contained HTML page, light or dark as the reader's system, no script."""
+"""The frame of a page: one self-contained HTML file, light or dark as the reader's system, no script of its own."""
 
 from collections.abc import Sequence
 from html import escape

@@ -58,6 +58,19 @@ def dialogues(answers: Sequence[Answer]) -> str:
     )
 
 
+def encoded(audio: AudioRef) -> str:
+    """The audio as a `data:` address, FLAC at 16 kHz.
+
+    Raises:
+        DataError: what `load_audio` finds.
+    """
+    samples = load_audio(replace(audio, path=str(locate(audio.path))))
+    file = io.BytesIO()
+    peak = max(1.0, float(np.abs(samples).max()))
+    soundfile.write(file, samples / peak, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
 def _heard(answer: Answer) -> list[int]:
     return [place for place, turn in enumerate(answer.history) if turn.audio is not None]
 
@@ -70,17 +83,13 @@ def _emotion(answer: Answer) -> str:
 def _player(audio: AudioRef, room: int) -> tuple[str, int]:
     """A player with its audio inside, and the bytes it takes; a sentence where that is not possible."""
     try:
-        samples = load_audio(replace(audio, path=str(locate(audio.path))))
+        source = encoded(audio)
     except DataError as error:
         return f'<span class="note">no audio: {escape(str(error))}</span>', 0
-    file = io.BytesIO()
-    peak = max(1.0, float(np.abs(samples).max()))
-    soundfile.write(file, samples / peak, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    coded = base64.b64encode(file.getvalue()).decode("ascii")
     seconds = audio.num_samples / SAMPLE_RATE
-    if len(coded) > room:
+    if len(source) > room:
         return f'<span class="note">{seconds:.1f} s of audio left out to keep this page small</span>', 0
-    return f'<audio controls preload="metadata" src="data:audio/flac;base64,{coded}"></audio>', len(coded)
+    return f'<audio controls preload="metadata" src="{source}"></audio>', len(source)
 
 
 def _dialogue(answer: Answer, players: Sequence[str]) -> str:

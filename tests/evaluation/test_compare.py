@@ -94,7 +94,7 @@ def test_command(run_dir: Path, other: Path, tmp_path: Path, capsys: pytest.Capt
     assert "holds no reply" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["compare.py", "judge.py"])
+@pytest.mark.parametrize("script", ["compare.py", "judge.py", "mos.py"])
 def test_help_is_light(script: str) -> None:
     """Nobody should wait for numpy and nltk to be told how to call it."""
     command = [sys.executable, "-X", "importtime", str(ROOT / "eval" / script), "--help"]
