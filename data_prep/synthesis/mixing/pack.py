@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from data_prep.synthesis.blobs import blob_path
 from data_prep.synthesis.contracts import Line, Mixed, Piece
-from data_prep.synthesis.mixing.timeline import spoken_words
+from data_prep.synthesis.mixing.timeline import overlaps, planned_words, spoken_words
 from data_prep.synthesis.writing.template import sound_name
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, read_info
@@ -83,8 +83,9 @@ def order(mixed: Mixed) -> tuple[int, int, str]:
 
 def to_dialogue(mixed: Mixed, blobs: Path, source: str) -> Dialogue:
     """The dialogue, its audio in the blob store."""
+    timed = overlaps(mixed.plan.lines)
     turns = tuple(
-        Turn(line.speaker, spoken_words(line), line.style, _audio(piece, blobs), _meta(line, piece))
+        Turn(line.speaker, spoken_words(line), line.style, _audio(piece, blobs), _meta(line, piece, timed))
         for line, piece in zip(mixed.plan.lines, mixed.pieces, strict=True)
     )
     return Dialogue(mixed.plan.id, turns, source, scene_of(mixed))
@@ -155,13 +156,12 @@ def _audio(piece: Piece | None, blobs: Path) -> AudioRef | None:
     return None if piece is None else AudioRef(str(blob_path(blobs, piece.blob)), piece.num_samples)
 
 
-def _meta(line: Line, piece: Piece | None) -> dict[str, str]:
-    """What two-track dialogues need beyond the turn itself."""
-    if line.kind == "turn" and line.gap == 0 and line.cut == 1:
+def _meta(line: Line, piece: Piece | None, timed: bool) -> dict[str, str]:
+    """What a dialogue whose turns overlap needs beyond the turns: `start` in seconds, and what was not said."""
+    if not timed:
         return {}
-    start = {} if piece is None else {"start": f"{piece.start:.4f}"}
-    planned = {"interrupted": "yes", "planned": line.text} if line.cut < 1 else {}
-    return {"kind": line.kind} | start | planned
+    start = {} if piece is None else {"start": f"{piece.start:.6f}"}
+    return {"kind": line.kind} | start | ({"planned": planned_words(line)} if line.cut < 1 else {})
 
 
 def _write_manifest(manifest: TextIO, mixed: Mixed) -> None:

@@ -110,7 +110,7 @@ def test_a_turn_that_is_broken_off_has_the_words_that_are_heard(tmp_path: Path) 
     item = to_mix(made.model_copy(update={"lines": (cut, *made.lines[1:])}), tmp_path, np.random.default_rng(0))
     turn = packing.to_dialogue(run(stage(), item, tmp_path), tmp_path, "tests").turns[0]
     assert turn.text == "One two"
-    assert turn.meta["planned"] == "One two three four."
+    assert turn.meta["planned"] == "three four."
     assert turn.audio is not None
     assert item.speech[0] is not None
     assert turn.audio.num_samples == round(item.speech[0].num_samples / 2)

@@ -1,5 +1,6 @@
 """Turns that overlap, and their two tracks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 
 from data_prep.synthesis.blobs import read_audio, write_audio
 from data_prep.synthesis.contracts import Line, Mixed, Speaker, Speech, ToMix
-from data_prep.synthesis.mixing.timeline import break_off, spoken_words, starts, write_two_tracks
+from data_prep.synthesis.mixing.pack import pack, to_dialogue
+from data_prep.synthesis.mixing.timeline import break_off, spoken_words, starts
+from data_prep.synthesis.mixing.tracks import main, write_two_tracks
 from omnichat.audio import SAMPLE_RATE, load_audio
 from omnichat.data.corpora.interactspeech import CORPUS, RATE
 from omnichat.data.corpora.reading import Choices, read_all
-from omnichat.dialogue import Style
+from omnichat.dialogue import DataError, Style
 from tests.data_prep.synthesis.mixing.making import plan, run, stage, to_mix, voiced
 
 
@@ -77,10 +80,16 @@ def test_words_that_were_not_said_are_known() -> None:
     assert spoken_words(line("user", "Extraordinary weather", cut=0.1)) == "Extraordinary"
 
 
-def test_the_reader_of_interactspeech_reads_it_back(tmp_path: Path) -> None:
+def test_the_reader_of_interactspeech_reads_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two tracks are of use only where the corpus's own reader finds each turn's words, times and samples again."""
     made = mixed(tmp_path / "blobs")
-    write_two_tracks(made, tmp_path / "blobs", tmp_path / "corpus")
+    about = {"name": "two", "licence": "Apache-2.0", "source": "tests"}
+    pack([made], tmp_path / "blobs", tmp_path / "store", **about)
+    monkeypatch.setattr("sys.argv", ["tracks", str(tmp_path / "store"), str(tmp_path / "corpus")])
+    assert main() == 0
+    assert "train: 1 dialogues" in capsys.readouterr().out
     reading = read_all(CORPUS, tmp_path / "corpus", Choices())
     assert not reading.rejects
     (dialogue,) = reading.dialogues
@@ -97,8 +106,12 @@ def test_the_reader_of_interactspeech_reads_it_back(tmp_path: Path) -> None:
         assert np.array_equal(load_audio(turn.audio), read_audio(tmp_path / "blobs", piece.blob))
 
 
-def test_a_turn_without_audio_is_told(tmp_path: Path) -> None:
-    """Half of a conversation on two tracks is none."""
-    item = to_mix(plan(), tmp_path, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="speak_assistant"):
-        write_two_tracks(run(stage(), item, tmp_path), tmp_path, tmp_path / "corpus")
+def test_what_makes_no_two_tracks_is_told(tmp_path: Path) -> None:
+    """Half of a conversation on two tracks is none, and turns without times would all begin at once."""
+    rng = np.random.default_rng(0)
+    silent = to_dialogue(run(stage(), to_mix(plan(), tmp_path, rng), tmp_path), tmp_path, "")
+    with pytest.raises(DataError, match="turn 0: has no start"):
+        write_two_tracks(silent, tmp_path / "corpus")
+    timed = replace(silent, turns=tuple(replace(turn, meta={"start": "0"}) for turn in silent.turns))
+    with pytest.raises(DataError, match=r"turn 1: .*speak_assistant"):
+        write_two_tracks(timed, tmp_path / "corpus")

@@ -7,13 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.synthesis.contracts import Voice
+from data_prep.synthesis.backends.embedded.espeak import Espeak
+from data_prep.synthesis.backends.gates import GateSettings
+from data_prep.synthesis.backends.speech import SpeechSettings
+from data_prep.synthesis.contracts import Mixed, Script, Speech, ToMix, Utterance, Voice
+from data_prep.synthesis.mixing.mix_stage import MixStage
+from data_prep.synthesis.mixing.pack import pack
+from data_prep.synthesis.mixing.settings import MixSettings
+from data_prep.synthesis.speak_stage import SpeakStage
 from data_prep.synthesis.stage import Attempt, Reject
 from data_prep.synthesis.writing.briefs import briefs
 from data_prep.synthesis.writing.plans import plans
 from data_prep.synthesis.writing.script_stage import ScriptStage
 from data_prep.synthesis.writing.settings import WritingSettings
+from omnichat.audio import load_audio
 from omnichat.data.corpora.dailytalk import listed
+from omnichat.data.store import Store
 
 LISTS = Path(__file__).parents[5] / "shared" / "samples" / "dailytalk"
 SPLITS = {"train": 0.8, "val": 0.05, "test": 0.15}
@@ -37,9 +46,9 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(settings: WritingSettings, number: int, splits: dict[str, float] | None = None) -> object:
+def write(settings: WritingSettings, number: int) -> Script:
     """The script of one brief."""
-    brief = briefs(settings, number + 1, 0, splits or {"train": 1.0})[number]
+    brief = briefs(settings, number + 1, 0, {"train": 1.0})[number]
     attempt = Attempt(0, np.random.default_rng(0), Path("unused"))
     return asyncio.run(ScriptStage(settings).run(brief, attempt))
 
@@ -124,3 +133,35 @@ def test_the_real_lists() -> None:
         "val": 128,
         "test": 220,
     }
+
+
+def test_from_the_lists_to_a_store(corpus: Path, tmp_path: Path, espeak: Espeak) -> None:
+    """The whole way: written, spoken, mixed, packed, and read as training reads it."""
+    settings = WritingSettings(recipe="dailytalk_respoken", corpus=corpus)
+    number = next(brief.number for brief in briefs(settings, 2, 0, {"train": 1.0}) if brief.topic == "dailytalk 1")
+    blobs = tmp_path / "blobs"
+
+    script = write(settings, number)
+
+    async def make() -> Mixed:
+        speak = SpeakStage(SpeechSettings(), GateSettings())
+        await speak.open()
+        try:
+            (plan,) = plans(script, speak.speech.voices, 0)
+            speech: list[Speech | None] = []
+            for line in plan.lines:
+                utterance = Utterance(text=line.text, style=line.style, voice=plan.voices[line.speaker])
+                attempt = Attempt(0, np.random.default_rng(len(speech)), blobs)
+                speech.append(await speak.run(utterance, attempt) if line.speaker == "user" else None)
+            item = ToMix(plan=plan, speech=tuple(speech))
+            return await MixStage(MixSettings()).run(item, Attempt(0, np.random.default_rng(0), blobs))
+        finally:
+            await speak.close()
+
+    pack([asyncio.run(make())], blobs, tmp_path / "store", name="respoken", licence="CC BY-SA 4.0", source="tests")
+    (dialogue,) = Store(tmp_path / "store" / "train")
+    assert [turn.role for turn in dialogue.turns] == ["user", "assistant", "user", "assistant"]
+    assert dialogue.scene["emotion"] == "sad"
+    assert dialogue.scene["topic"] == "dailytalk 1"
+    heard = [turn.audio for turn in dialogue.turns if turn.role == "user"]
+    assert all(audio is not None and load_audio(audio).any() for audio in heard)
