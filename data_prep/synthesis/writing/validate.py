@@ -200,17 +200,17 @@ def _check_directions(text: str, place: str, settings: WritingSettings) -> None:
     for pattern in DIRECTIONS:
         if found := pattern.search(text):
             raise Retry("stage_directions", f"{place}: {shown(found[0])} in {shown(text)}")
-    for sign in text:
+    for sign in text if not (text.isascii() and text.isprintable()) else "":
         if unicodedata.category(sign) in ("So", "Sk", "Cs", "Co", "Cc", "Cf"):
             raise Retry("stage_directions", f"{place}: {unicodedata.name(sign, repr(sign))} in {shown(text)}")
 
 
 def _check_language(text: str, place: str, settings: WritingSettings) -> None:
-    foreign = [letter for letter in text if letter.isalpha() and "LATIN" not in unicodedata.name(letter, "")]
-    accents = sum(letter.isalpha() and not letter.isascii() for letter in text)
+    others = [letter for letter in text if letter.isalpha() and not letter.isascii()]
+    foreign = [letter for letter in others if "LATIN" not in unicodedata.name(letter, "")]
     words = re.findall(r"[^\W\d_]+", text.lower())
     # "café" and a name are English enough; a sentence without any common word is not.
-    if foreign or accents > max(1, len(words) // 3) or (len(words) > 6 and not english.COMMON & set(words)):
+    if foreign or len(others) > max(1, len(words) // 3) or (len(words) > 6 and not english.COMMON & set(words)):
         raise Retry("language", f"{place}: not English: {shown(text)}")
 
 
