@@ -28,6 +28,13 @@ class Tally:
     seconds: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    def plus(self, other: "Tally") -> "Tally":
+        """Both together."""
+        reasons = {
+            name: self.reasons.get(name, 0) + other.reasons.get(name, 0) for name in {**self.reasons, **other.reasons}
+        }
+        return Tally(self.done + other.done, self.rejected + other.rejected, self.seconds + other.seconds, reasons)
+
     def add(self, outcomes: list[Outcome]) -> None:
         """Count outcomes that were written down."""
         for outcome in outcomes:
