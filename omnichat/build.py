@@ -245,6 +245,7 @@ def build_data(
         return {name: cached_scan(Store(path), prompt, data.overlong) for name, path in stores.items()}
 
     sources, held_out = scanned(training_stores(config)), scanned(validation_stores(config))
+    sources |= {name: sources[name].first(count) for name, count in data.first.items() if name in sources}
     raise_faults([fault for part in (*sources.values(), *held_out.values()) for fault in part.faults])
     for name, part in [*sources.items(), *held_out.items()]:
         _report(name, part)

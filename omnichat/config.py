@@ -175,6 +175,13 @@ def _contradictions(config: RunConfig) -> list[str]:
             f"model.qformer: hidden {model.qformer.hidden} cannot be cut into {model.qformer.heads} heads of one width",
         ),
         *(_source_rules(data) if data.sources else _alpha_rules(data)),
+        *(
+            (
+                name not in (data.sources or ("synthetic", "real")),
+                f"data.first.{name}: there is no such source{did_you_mean(name, data.sources or ('synthetic', 'real'))}",
+            )
+            for name in data.first
+        ),
         (
             data.features == "cached" and data.features_dir is None,
             "data.features_dir: data.features=cached keeps frames there; name a folder, or data.features=live",

@@ -107,6 +107,7 @@ class DataConfig(Section):
     real: Text | None
     alpha: Fraction | None
     sources: dict[Name, SourceConfig]
+    first: dict[Name, Positive]
     val: dict[Name, Text]
     test: dict[Name, Text]
     input: Literal["speech", "text", "speech+text"]
@@ -181,6 +182,7 @@ class RunConfig(Section):
     run_name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     resume: Text
+    init_from: Text | None
     preflight: Literal["auto", "only", "off"]
     threads: Positive | None
     model: ModelConfig

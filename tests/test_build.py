@@ -102,3 +102,16 @@ def test_a_budget_too_small_for_a_dialogue_is_named(stores: Path, prompt: Prompt
     )
     with pytest.raises(DataError, match=r"music.jsonl:\d: has \d+ tokens, a step may hold 20; .*\[over_budget\]"):
         build_data(config, prompt, None)
+
+
+def test_the_first_dialogues_of_a_source_are_nested_subsets(stores: Path, prompt: Prompt) -> None:
+    """A learning curve whose larger sets do not hold the smaller ones would compare different dialogues."""
+    path = f"data.synthetic={stores}/synthetic.jsonl"
+    found = {}
+    for count in (3, 6, 9):
+        data = build_data(load_config(*BASE, path, f"++data.first.synthetic={count}"), prompt, None)
+        found[count] = {row for _, row in drawn(data, 500)}
+        assert len(found[count]) == count
+    assert found[3] < found[6] < found[9]
+    with pytest.raises(DataError, match="too_few_dialogues"):
+        build_data(load_config(*BASE, path, "++data.first.synthetic=10"), prompt, None)

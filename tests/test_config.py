@@ -138,6 +138,7 @@ def test_a_key_of_two_types_has_one_fault() -> None:
         (["trainer.tokens_per_step=100"], "trainer.tokens_per_step: a step is so many tokens or so many dialogues"),
         (["trainer.dialogues_per_step=null"], "trainer.dialogues_per_step: is null, and so is trainer.tokens_per_step"),
         (["trainer.devices=3"], "trainer.micro_batch: 8 dialogues a step on 3 rank(s) cannot be cut"),
+        (["data=dailytalk", "++data.first.reel=3"], "data.first.reel: there is no such source; did you mean 'real'?"),
     ],
 )
 def test_keys_that_contradict_each_other(overrides: list[str], fault: str) -> None:

@@ -1,7 +1,7 @@
 """Every fault of a store at once, and the length of every dialogue, before the first step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,18 @@ class Scan:
     faults: tuple[DataError, ...]
     dropped: tuple[DataError, ...]
     style_fields: NDArray[np.bool_] = field(default_factory=lambda: np.ones(len(STYLE_FIELDS), dtype=np.bool_))
+
+    def first(self, count: int) -> "Scan":
+        """The same with its first usable dialogues only; faults and what was dropped stay those of the whole store.
+
+        Raises:
+            DataError: `too_few_dialogues` where it does not hold so many.
+        """
+        if count > len(self.rows):
+            message = f"holds {len(self.rows):,} usable dialogues, {count:,} are asked for (data.first); ask for fewer"
+            raise DataError("too_few_dialogues", message, str(self.store.path))
+        names = ("rows", "lengths", "targets", "seconds", "first_turns")
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
 
 
 def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: bool = False) -> Scan:

@@ -29,11 +29,10 @@ from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.precompute import fill_feature_store
 from omnichat.training.preflight import Preflight, PreflightDone
 from omnichat.training.ranks import first_speaks, is_first
-from omnichat.training.resume import CheckpointWriter, starting_point
+from omnichat.training.resume import CHECKPOINTS, CheckpointWriter, initial_weights, starting_point
 from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
 CONFIG_FILE = "config.yaml"
-CHECKPOINTS = "checkpoints"
 OVERLONG = "overlong.txt"
 
 
@@ -55,6 +54,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         config = build.materialise(config, run_dir)
         start = starting_point(config, run_dir / CHECKPOINTS)
         first_step = start.step if start is not None else 0
+        initial = initial_weights(config) if start is None else None
         if is_first():
             text = yaml.safe_dump(masked(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
             (run_dir / CONFIG_FILE).write_text(text, encoding="utf-8")
@@ -87,6 +87,9 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         if start is not None:
             restore_trained(model, start)
             print(f"going on from {start.path}", flush=True)
+        elif initial is not None:
+            restore_trained(model, initial)
+            print(f"beginning with the weights of {initial.path}", flush=True)
 
         # 5. Lightning
         _quiet()

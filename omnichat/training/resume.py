@@ -19,6 +19,7 @@ from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
 
+CHECKPOINTS = "checkpoints"  # in a run's folder
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
 FREE_SECTIONS = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")
 FREE_DATA_KEYS = ("data.num_workers", "data.features_dir", "data.test")  # how it is read, not what
@@ -124,6 +125,22 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
         )
     _check_model(start, config)
     return start
+
+
+def initial_weights(config: RunConfig) -> Checkpoint | None:
+    """The checkpoint of `config.init_from`; None where weights begin as the seed draws them.
+
+    Raises:
+        CheckpointError: there is none, it is not valid, or it is one of another model; lists all that differs.
+    """
+    if config.init_from is None:
+        return None
+    path = locate(config.init_from)
+    if (path / CHECKPOINTS).is_dir():  # a run's folder
+        path = checkpoint.find_checkpoint(path / CHECKPOINTS)
+    named = _in_this_version(checkpoint.load_checkpoint(path))
+    _check_model(named, config)
+    return named
 
 
 def _in_this_version(start: Checkpoint) -> Checkpoint:
