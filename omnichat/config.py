@@ -178,7 +178,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         *(
             (
                 name not in (data.sources or ("synthetic", "real")),
-                f"data.first.{name}: there is no such source{did_you_mean(name, data.sources or ('synthetic', 'real'))}",
+                f"data.first.{name}: there is no such source"
+                + did_you_mean(name, data.sources or ("synthetic", "real")),
             )
             for name in data.first
         ),

@@ -1,0 +1,176 @@
+"""Training and scoring an experiment's rows; a run that is there already, by its config's hash, is not made again."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from omnichat.config import ConfigError, load_config
+from omnichat.data.store import Store
+from omnichat.evaluation.experiments.definition import DefinitionError, Experiment
+from omnichat.evaluation.replies import replace_file
+from omnichat.recipes import ROOT, locate
+from omnichat.schema import RunConfig
+
+ABOUT = "experiment.json"  # in a run's folder: what it is a run of
+SCORES = "scores.json"
+NO_PART = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")  # of what a run computes
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A run of a row.
+
+    Attributes:
+        folder: named by the hash of all that its result depends on; equal rows of several experiments share it.
+        overrides: of train.py.
+    """
+
+    row: str
+    seed: int
+    folder: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def log(self) -> Path:
+        """What its programs print."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run that was made: its scores, or why there are none."""
+
+    planned: Planned
+    scores: dict[str, Any] | None
+    fault: str = ""
+
+
+def plan(
+    experiment: Experiment, size: str, seeds: Sequence[int], out: Path, extra: Sequence[str] = ()
+) -> list[Planned]:
+    """The runs of all rows, seed by seed, each after the one it begins with.
+
+    Args:
+        experiment: whose rows.
+        size: a key of its sizes.
+        seeds: of each row.
+        out: folder of the runs.
+        extra: overrides of all runs, after the row's own.
+
+    Raises:
+        DefinitionError: there is no such size.
+        ConfigError: a row's config is wrong (names the row).
+        DataError: a store is missing or broken.
+    """
+    if size not in experiment.sizes:
+        raise DefinitionError(f"no size {size!r}; there are {', '.join(experiment.sizes)}")
+    common, runs = experiment.sizes[size], []
+    for seed in seeds:
+        folders: dict[str, Path] = {}
+        for name, row in experiment.rows_of(size).items():
+            overrides = [
+                f"recipe={common.recipe}",
+                *common.set,
+                *row.set,
+                *row.at.get(size, ()),
+                *extra,
+                f"seed={seed}",
+            ]
+            if row.init_from is not None:
+                overrides.append(f"init_from={folders[row.init_from]}")
+            try:
+                config = load_config(*overrides)
+            except (ConfigError, HydraException) as error:
+                faults = error.faults if isinstance(error, ConfigError) else [" ".join(str(error).split())]
+                raise ConfigError([f"row {name!r}: {fault}" for fault in faults]) from None
+            folders[name] = out / f"{common.recipe}-{_hash(config)}"
+            runs.append(Planned(name, seed, folders[name], tuple(overrides)))
+    return runs
+
+
+def _hash(config: RunConfig) -> str:
+    """Of what a run computes and on which dialogues; equal for equal results."""
+    values = {key: value for key, value in config.model_dump(mode="json").items() if key not in NO_PART}
+    data = config.data
+    paths = [data.synthetic, data.real, *(source.path for source in data.sources.values())]
+    paths += [*data.val.values(), *data.test.values()]
+    values["stores"] = {path: Store(locate(path)).state() for path in paths if path is not None}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_all(
+    runs: Sequence[Planned], splits: Sequence[str], scoring: Sequence[str] = (), label: str = "runs"
+) -> list[Outcome]:
+    """Train and score every run that is not there yet. A failing run costs only itself and those that begin with it.
+
+    Args:
+        runs: in order.
+        splits: that are scored.
+        scoring: further arguments of eval/run_store.py.
+        label: of the progress bar.
+    """
+    outcomes: list[Outcome] = []
+    with _bar(label, len(runs)) as advance:
+        for planned in runs:
+            fault = "" if _scored(planned, splits) else _make(planned, splits, scoring)
+            outcomes.append(read_outcome(planned, splits, fault))
+            advance()
+    return outcomes
+
+
+def read_outcome(planned: Planned, splits: Sequence[str], fault: str = "") -> Outcome:
+    """What lies in a run's folder; nothing is made."""
+    scores = None if fault else _scored(planned, splits)
+    return Outcome(planned, scores, fault or ("" if scores else "not made"))
+
+
+def _scored(planned: Planned, splits: Sequence[str]) -> dict[str, Any] | None:
+    """Its scores, where all sets are scored in full."""
+    try:
+        scores: dict[str, Any] = json.loads((planned.folder / SCORES).read_text(encoding="utf-8"))
+        found = scores["splits"]
+        return scores if all(name in found and not found[name]["partial"] for name in splits) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _make(planned: Planned, splits: Sequence[str], scoring: Sequence[str]) -> str:
+    """Train and score; what went wrong, empty where nothing did."""
+    planned.folder.mkdir(parents=True, exist_ok=True)
+    about = {"row": planned.row, "seed": planned.seed, "overrides": planned.overrides}
+    replace_file(planned.folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+    name = planned.folder.name
+    train = [*planned.overrides, f"run_name={name}", f"hydra.run.dir={planned.folder.resolve()}"]
+    score = [f"run={planned.folder}", f"split={','.join(splits)}", *scoring]
+    for program, arguments in (("train.py", train), ("eval/run_store.py", score)):
+        with planned.log.open("ab") as log:
+            command = [sys.executable, str(ROOT / program), *arguments]
+            log.write(f"\n{program} {' '.join(arguments)}\n".encode())
+            log.flush()
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+        if code != 0:
+            return f"{program} ended with exit code {code}; see {planned.log}"
+    return ""
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal; a line for each run elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        done = iter(range(1, total + 1))
+        yield lambda: console.print(f"{label}: {next(done)} of {total}", highlight=False)
+        return
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        bar = progress.add_task(label, total=total)
+        yield lambda: progress.advance(bar)

@@ -1,0 +1,62 @@
+"""Rows are trained and scored once, shared between experiments, and fail alone."""
+
+from pathlib import Path
+
+import pytest
+
+from omnichat.evaluation.experiments.definition import Experiment
+from omnichat.evaluation.experiments.runs import plan, run_all
+
+SMALL = (
+    "trainer.max_steps=2", "trainer.save_every=0", "trainer.validate_every=0", "preflight=off", "evaluation.bootstrap=0",
+    "evaluation.max_new_tokens=4",
+)  # fmt: skip
+
+
+def experiment(**rows: dict[str, object]) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "title": "T",
+            "source": "S",
+            "metrics": ["bleu"],
+            "splits": ["val"],
+            "sizes": {"tiny": {"recipe": "smoke", "set": SMALL}},
+            "rows": rows,
+        }
+    )
+
+
+def test_a_row_is_made_once_and_the_next_begins_with_it(tmp_path: Path) -> None:
+    """Experiments share rows; a second start must neither train nor score again, and a failure must cost only itself."""
+    table = experiment(
+        first={}, broken={"set": ["model.llm.checkpoint=nowhere", "model.random=false"]}, second={"init_from": "first"}
+    )
+    with pytest.raises(ValueError, match="row 'broken'"):
+        plan(table, "tiny", [0], tmp_path)
+    with pytest.raises(ValueError, match=r"row 'typo': Could not override 'trainer\.steps'"):
+        plan(experiment(typo={"set": ["trainer.steps=3"]}), "tiny", [0], tmp_path)
+    table = experiment(first={}, broken={"set": ["init_from=nowhere"]}, second={"init_from": "first"})
+    runs = plan(table, "tiny", [0], tmp_path)
+    outcomes = run_all(runs, table.splits)
+    assert [bool(outcome.scores) for outcome in outcomes] == [True, False, True], [one.fault for one in outcomes]
+    assert "train.py ended with exit code 1" in outcomes[1].fault
+    assert "nowhere" in outcomes[1].planned.log.read_text()
+    assert "beginning with the weights of" in outcomes[2].planned.log.read_text()
+
+    made = {run.folder: (run.folder / "scores.json").stat().st_mtime_ns for run in (runs[0], runs[2])}
+    again = plan(experiment(other_name={}, more={"init_from": "other_name"}), "tiny", [0], tmp_path)
+    assert [run.folder for run in again] == list(made)
+    assert all(outcome.scores for outcome in run_all(again, ["val"]))
+    assert {run.folder: (run.folder / "scores.json").stat().st_mtime_ns for run in again} == made
+
+
+def test_the_hash_knows_the_dialogues(tmp_path: Path) -> None:
+    """A corpus that is made again under its old name would else be answered with old scores."""
+    store = tmp_path / "val.jsonl"
+    line = '{"id": "%s", "turns": [{"role": "user", "text": "a"}, {"role": "assistant", "text": "b"}]}\n'
+    folders = []
+    for name in ("one", "two", "one"):
+        store.write_text(line % name)
+        table = experiment(a={"set": [f"++data.val.val={store}"]})
+        folders.append(plan(table, "tiny", [0], tmp_path)[0].folder)
+    assert folders[0] == folders[2] != folders[1]
