@@ -48,7 +48,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
 )
 def test_every_fault_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     """A wrong name would else show as a missing cell, hours later."""
-    with pytest.raises(DefinitionError, match="x.yaml") as caught:
+    with pytest.raises(DefinitionError, match=r"x\.yaml") as caught:
         load("x", written(tmp_path, GOOD.replace(old, new)))
     assert message in str(caught.value)
 

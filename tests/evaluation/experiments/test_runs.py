@@ -8,8 +8,8 @@ from omnichat.evaluation.experiments.definition import Experiment
 from omnichat.evaluation.experiments.runs import plan, run_all
 
 SMALL = (
-    "trainer.max_steps=2", "trainer.save_every=0", "trainer.validate_every=0", "preflight=off", "evaluation.bootstrap=0",
-    "evaluation.max_new_tokens=4",
+    "trainer.max_steps=2", "trainer.save_every=0", "trainer.validate_every=0", "preflight=off",
+    "evaluation.bootstrap=0", "evaluation.max_new_tokens=4",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def experiment(**rows: dict[str, object]) -> Experiment:
 
 
 def test_a_row_is_made_once_and_the_next_begins_with_it(tmp_path: Path) -> None:
-    """Experiments share rows; a second start must neither train nor score again, and a failure must cost only itself."""
+    """Experiments share rows; a second start must neither train nor score again; a failure must cost only itself."""
     table = experiment(
         first={}, broken={"set": ["model.llm.checkpoint=nowhere", "model.random=false"]}, second={"init_from": "first"}
     )
