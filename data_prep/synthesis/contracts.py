@@ -235,10 +235,19 @@ class ToMix(Contract):
 
 
 class Mixed(Contract):
-    """A finished dialogue: turns in the order of the plan, None for turns without audio."""
+    """A finished dialogue.
+
+    Attributes:
+        plan: what was to be made.
+        pieces: turns in the order of the plan, None for those without audio.
+        placement: of the sound.
+        clip: id of the clip that is heard.
+        licence, credit: of the clip; what the dataset card must say.
+    """
 
     plan: Plan
     pieces: tuple[Piece | None, ...]
     placement: Placement = "none"
     clip: str = ""
     licence: str = ""
+    credit: str = ""

@@ -68,8 +68,11 @@ class MixStage(Stage[ToMix, Mixed]):
         placement: Placement = "none" if scene is None else scene.placement
         found = place(item.plan.lines, pieces)
         attempt.cost.audio_seconds += sum(one.num_samples for one in found if one is not None) / SAMPLE_RATE
-        clip, licence = ("", "") if scene is None else (scene.clip.id, scene.clip.licence)
-        return Mixed(plan=item.plan, pieces=tuple(found), placement=placement, clip=clip, licence=licence)
+        made = Mixed(plan=item.plan, pieces=tuple(found), placement=placement)
+        if scene is None:
+            return made
+        clip = scene.clip
+        return made.model_copy(update={"clip": clip.id, "licence": clip.licence, "credit": clip.credit})
 
     def _mix(
         self, item: ToMix, spoken: list[int], waves: list[Wave], scene: Scene | None, attempt: Attempt

@@ -100,6 +100,8 @@ def scene_of(mixed: Mixed) -> dict[str, str]:
     sound = plan.brief.sound
     user = [line for line in plan.lines if line.speaker == "user"]
     voice = plan.voices.get("user")
+    # The quickstart's topic is its script: a sentence and the content word that the reply repeats.
+    content = {"content": plan.brief.topic.partition("-")[2]} if plan.brief.recipe == "quickstart" else {}
     return {
         "scenario": "emotion" if sound is None else sound.kind,
         "script": f"{plan.brief.recipe}-{plan.brief.number:07d}",
@@ -113,7 +115,7 @@ def scene_of(mixed: Mixed) -> dict[str, str]:
         "clip": mixed.clip,
         "topic": plan.brief.topic,
         "split": plan.brief.split,
-    }
+    } | content
 
 
 @dataclass
@@ -170,7 +172,7 @@ def _write_manifest(manifest: TextIO, mixed: Mixed) -> None:
     for line, piece in zip(mixed.plan.lines, mixed.pieces, strict=True):
         heard = None if piece is None else piece.model_dump(mode="json")
         turns.append({"speaker": line.speaker, "voice": _voice_name(mixed, line), "audio": heard})
-    record = {"id": mixed.plan.id, **scene_of(mixed), "licence": mixed.licence, "turns": turns}
+    record = {"id": mixed.plan.id, **scene_of(mixed), "licence": mixed.licence, "credit": mixed.credit, "turns": turns}
     manifest.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

@@ -44,8 +44,8 @@ def planned_words(line: Line) -> str:
 def starts(lines: Sequence[Line], lengths: Sequence[int | None]) -> list[int]:
     """The sample at which each line begins, by its gap.
 
-    A gap counts from the end of the line before; after a backchannel from the later of its end and that of the line it
-    was said to. No line begins before the line it meets, and nobody begins before he has ended.
+    A gap counts from the end of the last line that is no backchannel. No line begins before the line it meets, and
+    nobody begins before he has ended.
 
     Args:
         lines: of the conversation.
@@ -59,8 +59,8 @@ def starts(lines: Sequence[Line], lengths: Sequence[int | None]) -> list[int]:
         placed.append(start)
         stop = start + (length or 0)
         ends[line.speaker] = max(ends.get(line.speaker, 0), stop)
-        end = max(end, stop) if line.kind == "backchannel" else stop
-        before = start
+        if line.kind != "backchannel":
+            before, end = start, stop
     return placed
 
 

@@ -130,6 +130,7 @@ def test_real_recordings_are_mixed(tmp_path: Path) -> None:
         mixed = run(mixer, to_mix(plan(sound, split=clip.pool), tmp_path, rng), tmp_path)
         assert mixed.clip == clip.id
         assert mixed.licence == clip.licence != ""
+        assert mixed.credit == clip.credit != ""
         assert all(piece.peak_db <= -0.499 for piece in mixed.pieces if piece is not None)
         placements.add((clip.event_class, mixed.placement))
     assert {("temporary", "before"), ("continuous", "under")} <= placements

@@ -58,6 +58,8 @@ def test_nobody_talks_over_himself_or_before_he_is_asked() -> None:
     """A gap longer than the line before it would put an answer before its question."""
     lines = [line("user"), line("assistant", kind="interruption", gap=-5.0), line("assistant", gap=-5.0)]
     assert starts(lines, [16_000, 8_000, 8_000]) == [0, 0, 8_000]
+    heard = [line("user"), line("assistant", kind="backchannel", gap=-0.1), line("assistant", gap=0.1)]
+    assert starts(heard, [16_000, 8_000, 8_000]) == [0, 14_400, 22_400], "after his own backchannel"
     later = [line("user"), line("assistant"), line("user", kind="interruption", gap=-2.0)]
     assert starts(later, [16_000, 8_000, 8_000]) == [0, 16_000, 16_000]
     assert starts(later, [16_000, None, 8_000]) == [0, 16_000, 16_000], "a line that is not spoken takes no time"
