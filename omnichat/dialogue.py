@@ -152,7 +152,8 @@ class Dialogue:
     """A dialogue that ends in the assistant turn to be learnt.
 
     `scene` is free metadata about what was recorded (scenario, sound, voice, script): used for
-    splits and reports, never shown to the model.
+    splits and reports, never shown to the model. Dialogues of one `script` stay in one split; those of one `group`
+    say the same and sound otherwise (see metrics/counterfactual.py).
     """
 
     id: str

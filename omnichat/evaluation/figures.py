@@ -73,6 +73,20 @@ def confusions(scores: Mapping[str, Any]) -> str:
     return f'<p class="note">{note}</p><div class="columns">{"".join(panels)}</div>' if panels else ""
 
 
+def by_turn(scores: Mapping[str, Any]) -> str:
+    """Emotion and words of the replies by how often the user has spoken; nothing where that is always the same."""
+    metrics = {"emotion_f1_weighted": "emotion, weighted F1", "rouge_l": "ROUGE-L"}
+    panels = []
+    for key, title in metrics.items():
+        lines = []
+        for (name, split), colour in zip(scores["splits"].items(), COLOURS, strict=False):
+            values = [(int(turn), part["metrics"].get(key)) for turn, part in split.get("by_turn", {}).items()]
+            points = [(turn, metric["value"]) for turn, metric in values if metric is not None]
+            lines.append(Line(name, [turn for turn, _ in points], [value for _, value in points], colour, dots=True))
+        panels.append(panel(line_plot(lines, "turn of the user", "share", 1.0), f"{title}, by turn"))
+    return f'<div class="columns">{"".join(panels)}</div>' if any(panels) else ""
+
+
 def _line(
     steps: Steps, key: str, name: str, colour: str, faint: bool = False, dots: bool = False, smoothed: bool = False
 ) -> Line:

@@ -10,7 +10,7 @@ from omnichat.config import RunConfig
 from omnichat.dialogue import DataError
 from omnichat.evaluation.charts import gauge
 from omnichat.evaluation.facts import deviations, realised, run_facts, tiny_notice
-from omnichat.evaluation.figures import confusions, curves, gates
+from omnichat.evaluation.figures import by_turn, confusions, curves, gates
 from omnichat.evaluation.measure import BASELINES, RATINGS, TITLES, shown
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
@@ -61,6 +61,7 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
             _scores(scores, others),
             _in_parts(scores, "by_scenario", "by scenario"),
             _in_parts(scores, "by_turn", "by turn of the user that is answered"),
+            by_turn(scores),
         ),
         _paper(scores, config, steps),
         section("Training", curves(steps)),
@@ -214,10 +215,12 @@ def _methods(scores: Mapping[str, Any]) -> list[str]:
     ]
     drawn = split["bootstrap"]
     decoding = ", ".join(f"{name} {value}" for name, value in scores["decoding"].items())
+    alone = scores.get("one_by_one")
+    same = f" Of {alone['replies']} replies made singly too, {alone['same']} were the same." if alone else ""
     text = (
         f"Intervals: percentile bootstrap, {drawn['resamples']} resamples (seed {drawn['seed']}) of whole groups of "
         f"dialogues that share a {drawn['unit']} ({drawn['units']} groups in the first set), since these are not "
-        f"independent. Decoding: {decoding}. Every value is in scores.json, every reply in replies.jsonl."
+        f"independent. Decoding: {decoding}.{same} Every value is in scores.json, every reply in replies.jsonl."
     )
     signatures = table(["metric", "signature"], rows, "signatures")
     return [f"<p>{escape(text)}</p>", f"<details><summary>Signatures</summary>{signatures}</details>"]

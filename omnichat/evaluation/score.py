@@ -60,6 +60,7 @@ def score_run(
         splits[name] = {**about_set, "turns": about["splits"][name].get("turns", "last"), **scores}
     first = next(iter(splits.values()))
     run = {"run": config.run_name, "step": about["step"], "model": about["model"], "decoding": about["decoding"]}
+    run["one_by_one"] = about.get("one_by_one")
     result = {**first, **run, "splits": splits}
     replace_file(run_dir / SCORES, (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return result

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,10 +15,11 @@ from omnichat.config import RunConfig, load_config
 from omnichat.dialogue import AudioRef, DataError, Turn
 from omnichat.evaluation import samples
 from omnichat.evaluation.paper import paper_table
-from omnichat.evaluation.replies import REPLIES, Answer, write_answers
+from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, write_answers
 from omnichat.evaluation.report import read_metrics, write_report
 from omnichat.evaluation.samples import choose
 from omnichat.evaluation.score import SCORES, score_run
+from tests.evaluation.conftest import write_run
 
 VOID = {"meta", "link", "br"}
 RESOURCES = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
@@ -247,3 +249,35 @@ def test_paper_table_is_shown(scored: Path) -> None:
     """For a recipe of the paper."""
     text = read(write_report(scored, load_config("recipe=dailytalk"))).text
     assert re.search(r"paper: Qwen2-Audio 3\.03 12\.81 13\.89 86\.14", text)
+
+
+def test_scores_by_turn_are_drawn(run_dir: Path, config: RunConfig, answers: list[Answer]) -> None:
+    """A set with replies to every turn shows where a model loses the thread."""
+    early = [replace(answer, history=answer.history[:1]) for answer in answers]
+    write_run(run_dir, [*answers, *early], config)
+    score_run(run_dir, config)
+    path = write_report(run_dir, config)
+    page = read(path)
+    assert "by turn of the user that is answered" in page.text
+    assert "emotion, weighted F1, by turn" in page.text
+    assert path.read_text().count(">scripts: last ") == 2
+
+
+def test_what_a_batch_changes_is_said(run_dir: Path, config: RunConfig) -> None:
+    """In half precision a reply may depend on its batch; the reader of the numbers is told how often."""
+    about = json.loads((run_dir / GENERATION).read_text())
+    (run_dir / GENERATION).write_text(json.dumps(about | {"one_by_one": {"replies": 8, "same": 7}}))
+    score_run(run_dir, config)
+    assert "Of 8 replies made singly too, 7 were the same." in read(write_report(run_dir, config)).text
+
+
+def test_counterfactual_scores_stand_beside_the_paper(run_dir: Path, answers: list[Answer]) -> None:
+    """Columns that the paper lacks are empty in its rows, and filled in ours."""
+    branches = [replace(answer, scene={"script": "s"}, reply=answer.reference) for answer in answers[1:3]]
+    config = load_config("recipe=dailytalk")
+    write_run(run_dir, branches, config)
+    score_run(run_dir, config)
+    text = read(write_report(run_dir, config)).text
+    beside = text.split("Beside the paper")[1]
+    assert "counterfactual, whole groups" in beside.split("this run")[0]
+    assert "100.0" in beside.split("this run")[1].split("Training")[0]
