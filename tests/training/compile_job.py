@@ -1,0 +1,21 @@
+"""Two processes, compiled and not: `torchrun --nproc-per-node 2 compile_job.py OUT ENGINE...`."""
+
+import sys
+from pathlib import Path
+
+from omnichat.config import load_config
+from omnichat.training.fit import fit
+from tests.training.engines_job import CUT, QUICK
+
+
+def main() -> None:
+    """Each engine without and with trainer.compile."""
+    out = Path(sys.argv[1])
+    for engine in sys.argv[2:]:
+        for choice in ("false", "true"):
+            overrides = (*CUT, f"trainer.strategy={engine}", f"trainer.compile={choice}", "trainer.max_steps=3")
+            assert fit(load_config(*QUICK, "trainer.validate_every=0", *overrides), out / f"{engine}_{choice}") == 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""`trainer.compile` with two processes computes what the same processes compute without it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOB = Path(__file__).with_name("compile_job.py")
+
+
+def losses(run_dir: Path) -> list[float]:
+    """Of every step, in order."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss/total"] for line in lines if "loss/total" in line]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["ddp", "fsdp", "deepspeed_stage_2"])
+def test_losses_are_those_without(engine: str, tmp_path: Path) -> None:
+    """An engine's hooks, casts or rounds of communication could break what is compiled, or be left out of it."""
+    if engine.startswith("deepspeed"):
+        pytest.importorskip("deepspeed")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "DS_ACCELERATOR": "cpu",
+    }
+    ran = subprocess.run(
+        [*command, str(JOB), str(tmp_path), engine], capture_output=True, text=True, timeout=580, env=environment
+    )
+    assert ran.returncode == 0, ran.stderr[-8000:]
+    compiled = losses(tmp_path / f"{engine}_true")
+    assert len(compiled) == 3
+    assert compiled == pytest.approx(losses(tmp_path / f"{engine}_false"), rel=1e-5)
