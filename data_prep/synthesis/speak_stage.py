@@ -1,14 +1,19 @@
 """From words to a clean recording: an `Utterance` is spoken, must pass the gates, and becomes `Speech`."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_prep.synthesis.backends.gates import Gates, GateSettings
-from data_prep.synthesis.backends.speech import SpeechSettings, make_speech
+from data_prep.synthesis.backends.speech import CANARY, SpeechSettings, make_speech
 from data_prep.synthesis.blobs import write_audio
 from data_prep.synthesis.contracts import Speech, Utterance
 from data_prep.synthesis.stage import Attempt, Reject, Stage
 from omnichat.audio import SAMPLE_RATE
+from omnichat.dialogue import Style
 
 MAX_ATTEMPTS = 10  # OmniChat, appendix C: a turn is spoken again at most ten times
 
@@ -41,9 +46,11 @@ class SpeakStage(Stage[Utterance, Speech]):
     async def open(self) -> None:
         """See `Stage.open`."""
         await self.speech.open()
+        await self.gates.open()
 
     async def close(self) -> None:
         """See `Stage.close`."""
+        await self.gates.close()
         await self.speech.close()
 
     async def run(self, item: Utterance, attempt: Attempt) -> Speech:
@@ -52,6 +59,14 @@ class SpeakStage(Stage[Utterance, Speech]):
             raise Reject("internal", f"a {item.style.gender} style for the {item.voice.gender} {item.voice.name!r}")
         wave = await self.speech.speak(item, attempt)
         attempt.cost.audio_seconds += len(wave) / SAMPLE_RATE
-        measures = await self.gates.check(wave, item.text)
+        if self.gates.speaker is not None and item.voice.name not in self.gates.speaker.references:
+            await self.gates.speaker.remember(item.voice.name, await self._reference(item, attempt))
+        passed = await self.gates.check(wave, item)
         blob = write_audio(attempt.blobs, wave)
-        return Speech(blob=blob, num_samples=len(wave), measures=measures)
+        return Speech(blob=blob, num_samples=len(wave), **passed._asdict())
+
+    async def _reference(self, item: Utterance, attempt: Attempt) -> NDArray[np.float32]:
+        """A neutral sentence in the item's voice: the same one whichever item comes first."""
+        rng = np.random.default_rng(zlib.crc32(item.voice.name.encode()))
+        first = Attempt(0, rng, attempt.blobs, attempt.cost)
+        return await self.speech.speak(Utterance(text=CANARY, style=Style(), voice=item.voice), first)

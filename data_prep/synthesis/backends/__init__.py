@@ -7,5 +7,9 @@ folder. All of them are made from settings, opened once per worker, and say by `
 `chat`           language models behind an OpenAI-compatible server
 `speech`         what a speech backend is; `make_speech`
 `embedded`       espeak-ng and flite, which run anywhere
-`gates`          what a recording must pass
+`openai_speech`, `cosyvoice`   speech servers; `instructions/` holds how each is asked for a style
+`recognise`      what was heard: Whisper, a server, pocketsphinx; `words` compares it with what was to be said
+`speaker_check`  whether it is the speaker's voice
+`emotion_check`  whether the emotion is heard
+`gates`          what a recording must pass: its form, and what the checkers say
 """

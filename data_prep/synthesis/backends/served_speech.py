@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_prep.synthesis.backends.gates import GateSettings, check_form
 from data_prep.synthesis.backends.http import Answer, Reasons, Server
-from data_prep.synthesis.backends.speech import SpeechBackend, SpeechServerSettings
+from data_prep.synthesis.backends.speech import CANARY, SpeechBackend, SpeechServerSettings
 from data_prep.synthesis.contracts import Utterance, Voice
 from data_prep.synthesis.stage import Attempt, BackendError, Refused, Reject, Retry
 from omnichat.audio import SAMPLE_RATE
@@ -24,7 +24,6 @@ TABLES = Path(__file__).with_name("instructions")
 # As numbers, where a server takes them: OpenAI's `speed`, 1 being the voice's own. Ours.
 SPEEDS = {"slow": 0.8, "normal": 1.0, "fast": 1.25}
 RETRY_SPEEDS = 0.06  # a server that repeats itself is asked for a speed up to this share off
-CANARY = "The quick brown fox jumps over the lazy dog near the river bank."
 
 
 class Instructions:

@@ -14,6 +14,8 @@ from data_prep.synthesis.stage import Attempt
 
 # Seconds of speech per spoken character: the least and the most that are believed, ours. People are within them.
 SECONDS_PER_CHARACTER = (0.04, 0.16)
+# Spoken to try a server, and as a voice's reference.
+CANARY = "The quick brown fox jumps over the lazy dog near the river bank."
 
 
 class Speaker(Contract):

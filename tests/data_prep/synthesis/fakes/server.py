@@ -114,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
                 text = "something else entirely" if fault == "misheard" else fake.heard.get(len(wave), "")
                 self.send_json({"text": text})
             elif self.path.endswith("/emotion"):
-                self.send_json({"scores": fake.emotion})
+                self.send_json([{"label": name, "score": score} for name, score in fake.emotion.items()])
             else:
                 self.send_body(b'{"error": "no such route"}', "application/json", 404)
         except (BrokenPipeError, ConnectionResetError):
@@ -142,6 +142,8 @@ def fields_of(kind: str, body: bytes) -> dict[str, Any]:
         return dict(json.loads(body))
     if kind.startswith("application/x-www-form-urlencoded"):
         return {name: values[0] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
+    if kind.startswith("audio/"):
+        return {"audio": body}
     message = BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
     found: dict[str, Any] = {}
     for part in message.get_payload():  # type: ignore[union-attr]
