@@ -16,7 +16,7 @@ from data_prep.synthesis.contracts import Brief
 from data_prep.synthesis.stage import Attempt, Retry
 from data_prep.synthesis.writing.asking import REFUSAL, Asker, Shape
 from data_prep.synthesis.writing.draft import Draft, DraftLine
-from data_prep.synthesis.writing.prompts import prompt
+from data_prep.synthesis.writing.prompts import prompt, sentences_rule
 from data_prep.synthesis.writing.settings import WritingSettings
 from data_prep.synthesis.writing.topics import data_text
 from omnichat.data.corpora.emotions import emotion_map
@@ -102,6 +102,7 @@ async def write_dialogue_with_models(
             gender=line.style["gender"],
             emotion=emotion,
             max_words=settings.max_words,
+            sentences=sentences_rule(settings.sentences),
             said=_told(lines, path) if lines else "Nothing was said yet: you begin.",
         )
         text = await _turn(askers[number % len(askers)], rules, attempt)

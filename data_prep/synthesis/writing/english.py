@@ -1,6 +1,7 @@
 """Words by which English is told from other languages: the most frequent ones that carry no topic."""
 
-# Function words of English, by any frequency list; words that are as frequent elsewhere (die, war, man) are left out.
+# Function words of English, by any frequency list, and numbers, which people read out; words that are as frequent
+# elsewhere (die, war, man) are left out.
 COMMON = frozenset(
     """
     a about after again all always am and any are around as at away back be because been before being but by can can't
@@ -12,6 +13,7 @@ COMMON = frozenset(
     the their them then there there's these they they're thing things think this those time to today together too told
     under until up us very want was way we we'll we're well were what what's when where which while who why will with
     without won't would yes yet you you'll you're you've your
+    two three four five six seven eight nine ten twenty thirty hundred
     """.split()
 )
 # Of the words of a script. English speech has 0.5 and more; German, French, Spanish and Italian below 0.1.

@@ -15,7 +15,7 @@ from data_prep.synthesis.stage import Attempt, Retry
 from data_prep.synthesis.writing.asking import Asker, Shape
 from data_prep.synthesis.writing.draft import Draft, DraftLine
 from data_prep.synthesis.writing.llm import headed_line, spelled, styles_rule
-from data_prep.synthesis.writing.prompts import prompt
+from data_prep.synthesis.writing.prompts import prompt, sentences_rule
 from data_prep.synthesis.writing.settings import WritingSettings
 from data_prep.synthesis.writing.template import grammar, write_template
 from data_prep.synthesis.writing.topics import Topic
@@ -72,6 +72,7 @@ async def write_interact_with_model(brief: Brief, settings: WritingSettings, ask
         "interact",
         turns=turns,
         max_words=settings.max_words,
+        sentences=sentences_rule(settings.sentences),
         overlaps=max(1, round(settings.overlap_share * brief.history_turns / 2)),
         style=spelled(brief.styles[0]) if brief.styles else styles_rule(()),
     )

@@ -10,7 +10,7 @@ from data_prep.synthesis.contracts import Brief
 from data_prep.synthesis.stage import Attempt, Retry
 from data_prep.synthesis.writing.asking import REFUSAL, Asker, Shape
 from data_prep.synthesis.writing.draft import Draft, DraftLine
-from data_prep.synthesis.writing.prompts import prompt
+from data_prep.synthesis.writing.prompts import prompt, sentences_rule
 from data_prep.synthesis.writing.settings import WritingSettings
 from omnichat.dialogue import STYLE_FIELDS, Style, shown
 
@@ -49,6 +49,7 @@ async def write_with_model(brief: Brief, settings: WritingSettings, asker: Asker
         "sharechat",
         history_turns=brief.history_turns,
         max_words=settings.max_words,
+        sentences=sentences_rule(settings.sentences),
         styles=styles_rule(brief.styles),
         sound_rule=rule,
     )

@@ -42,7 +42,8 @@ class WritingSettings(Contract):
         history_turns: before the current turn; one of them is drawn for each script. The paper: 4, 6 or 8.
         styles: of the current turn: `balanced` prescribes them, each emotion, speed and pitch equally often in each
             split; `free` lets the language model choose, as in the paper.
-        sentences: in a turn, at most. The paper's prompt says one; its published examples have up to two.
+        sentences: in a turn, at most. The paper's prompt says one; half of its published turns have two or three,
+            and so have three in four of DeepDialogue's.
         max_words: in a turn, at most; ours.
         max_attempts: of a script, each with another seed.
         models: the two models that speak with each other in `deepdialogue`; empty: `chat.model` with itself.

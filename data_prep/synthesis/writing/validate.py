@@ -63,8 +63,7 @@ def validate(draft: Draft, brief: Brief, settings: WritingSettings) -> Script:
         _check_style(line, place)
     _check_genders(turns)
     for place, line in turns.items():
-        for check in (_check_unsafe, _check_directions, _check_language, _check_sentence):
-            check(line.text, place, settings)
+        check_turn(line.text, place, settings)
     _check_script_language([line.text for line in turns.values()])
     _check_branches(normalise(draft.words) or currents[0].text, currents, replies, brief)
     _check_repeats(history, currents, replies)
@@ -79,6 +78,18 @@ def validate(draft: Draft, brief: Brief, settings: WritingSettings) -> Script:
             for current, reply in zip(currents, replies, strict=True)
         ),
     )
+
+
+def check_turn(text: str, place: str, settings: WritingSettings) -> None:
+    """The rules for a turn by itself.
+
+    Raises:
+        Retry: `unsafe`, `stage_directions`, `language`, `not_one_sentence`.
+    """
+    _check_unsafe(text, place)
+    _check_directions(text, place)
+    _check_language(text, place)
+    _check_sentence(text, place, settings)
 
 
 def normalise(text: str) -> str:
@@ -190,13 +201,13 @@ def _check_genders(turns: Mapping[str, DraftLine]) -> None:
             raise Retry("gender_drift", f"{place}: the {line.speaker} was {gender} and is {line.style['gender']} now")
 
 
-def _check_unsafe(text: str, place: str, settings: WritingSettings) -> None:
+def _check_unsafe(text: str, place: str) -> None:
     for pattern in UNSAFE:
         if found := pattern.search(text):
             raise Retry("unsafe", f"{place}: {shown(found[0])}")
 
 
-def _check_directions(text: str, place: str, settings: WritingSettings) -> None:
+def _check_directions(text: str, place: str) -> None:
     for pattern in DIRECTIONS:
         if found := pattern.search(text):
             raise Retry("stage_directions", f"{place}: {shown(found[0])} in {shown(text)}")
@@ -205,7 +216,7 @@ def _check_directions(text: str, place: str, settings: WritingSettings) -> None:
             raise Retry("stage_directions", f"{place}: {unicodedata.name(sign, repr(sign))} in {shown(text)}")
 
 
-def _check_language(text: str, place: str, settings: WritingSettings) -> None:
+def _check_language(text: str, place: str) -> None:
     others = [letter for letter in text if letter.isalpha() and not letter.isascii()]
     foreign = [letter for letter in others if "LATIN" not in unicodedata.name(letter, "")]
     words = re.findall(r"[^\W\d_]+", text.lower())

@@ -21,6 +21,11 @@ def prompt(name: str, **values: object) -> str:
     return Template(_text(name)).substitute(values).strip()
 
 
+def sentences_rule(most: int) -> str:
+    """How many sentences a turn may have, as the prompts put it."""
+    return "exactly one sentence" if most == 1 else f"one to {most} sentences"
+
+
 @lru_cache(maxsize=32)
 def _text(name: str) -> str:
     return files(__package__).joinpath(VERSION, f"{name}.txt").read_text(encoding="utf-8")

@@ -1,7 +1,10 @@
 """The rules of a script: each fault is found, and called by its name."""
 
+import json
+import lzma
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +17,9 @@ from data_prep.synthesis.writing.draft import Draft, DraftLine
 from data_prep.synthesis.writing.settings import WritingSettings
 from data_prep.synthesis.writing.template import write_template
 from data_prep.synthesis.writing.topics import read_topics
-from data_prep.synthesis.writing.validate import count_sentences, mentions, normalise, validate
+from data_prep.synthesis.writing.validate import check_turn, count_sentences, mentions, normalise, validate
 
+SAMPLES = Path(__file__).parents[5] / "shared" / "samples"
 SETTINGS = WritingSettings(recipe="sharechat_audio", history_turns=(6,))
 BRIEF = briefs(SETTINGS, 1, 0, {"train": 1.0})[0].model_copy(
     update={"sound": Sound(kind="audio", caption="A kettle whistles")}
@@ -190,3 +194,38 @@ def test_a_backchannel_is_the_listeners() -> None:
     own = replace(listener, speaker="user", style=GOOD.history[0].style)
     with pytest.raises(Retry, match="backchannel"):
         validate(replace(GOOD, history=(GOOD.history[0], own, *GOOD.history[1:])), BRIEF, SETTINGS)
+
+
+def real_turns() -> dict[str, list[str]]:
+    """What people and models said in published dialogues."""
+    turns: dict[str, list[str]] = {}
+    for path in sorted(SAMPLES.glob("sharechatx_demo/res/*/dialogue.json")):
+        talk = json.loads(path.read_text(encoding="utf-8"))
+        turns.setdefault("sharechatx", []).extend(turn["text"] for turn in talk["turns"] if turn["text"])
+    for path in sorted(SAMPLES.glob("deepdialogue/json_only/*/*/*.json")):
+        talk = json.loads(path.read_text(encoding="utf-8"))
+        turns.setdefault("deepdialogue", []).extend(turn["text"] for turn in talk["conversation"])
+    if (packed := SAMPLES / "dailytalk" / "train_by_dialogue.jsonl.xz").is_file():
+        with lzma.open(packed, "rt", encoding="utf-8") as lines:
+            turns["dailytalk"] = [turn["text"] for line in lines for turn in json.loads(line)["turns"]]
+    return turns
+
+
+def test_real_turns_are_not_refused() -> None:
+    """A check that takes real speech for a fault would quietly narrow what scripts may say."""
+    turns = real_turns()
+    if not turns:
+        pytest.skip("needs the samples")
+    settings = SETTINGS.model_copy(update={"sentences": 10, "max_words": 200})
+    refused: dict[str, list[str]] = {}
+    for corpus, texts in turns.items():
+        for text in texts[:6000]:
+            try:
+                check_turn(normalise(text), "turn", settings)
+            except Retry as fault:
+                # DailyTalk's transcripts do hold stage directions, all in brackets: those are found, and rightly.
+                if not (fault.reason == "stage_directions" and set("(\\") & set(text)):
+                    refused.setdefault(corpus, []).append(fault.message)
+    assert not refused.get("sharechatx")
+    assert not refused.get("deepdialogue")
+    assert len(refused.get("dailytalk", [])) <= 3, refused
