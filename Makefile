@@ -6,9 +6,10 @@ PIP_ARGS ?=
 WORKERS ?= 2
 CORPUS := corpora/quickstart
 RUN := runs/quickstart
+MINI := corpora/sharechat_mini
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-full lint format bench drill clean
+.PHONY: help setup quickstart sharechat-mini test test-full lint format bench drill clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +29,12 @@ quickstart: setup ## a whole experiment on a CPU: corpus, training, scores, repo
 	$(PY) train.py recipe=quickstart
 	$(PY) eval/run_store.py run=$(RUN)
 	@echo "report: $(CURDIR)/$(RUN)/report.html"
+
+sharechat-mini: setup ## the synthesis pipeline in small: three corpora like ShareChatX's parts, with their reports
+	$(PY) -m data_prep.synthesis run $(MINI)/emotion recipe=sharechat_emotion_mini
+	$(PY) -m data_prep.synthesis run $(MINI)/audio recipe=sharechat_audio_mini
+	$(PY) -m data_prep.synthesis run $(MINI)/music recipe=sharechat_music_mini
+	@echo "next: $(PY) train.py recipe=sharechat_emotion_mini; reports: $(CURDIR)/$(MINI)/*/report.html"
 
 test: setup ## the tests
 	$(PY) -m pytest -q -n $(WORKERS)

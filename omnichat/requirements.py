@@ -19,6 +19,7 @@ WEIGHTS = {
 PLACES = {
     "checkpoints/tiny": "ships with this repository: git checkout checkpoints/tiny",
     "corpora/quickstart": "make quickstart makes it",
+    "corpora/sharechat_mini": "make sharechat-mini makes it",
     "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), as README.md, 'Data', describes",
     "corpora/sharechat": "ShareChatX (sharechatx.github.io), as README.md, 'Data', describes",
 }

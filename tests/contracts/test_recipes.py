@@ -65,3 +65,10 @@ def test_smoke_needs_nothing() -> None:
 def test_quickstart_needs_only_what_this_repository_makes_or_ships() -> None:
     """Whatever is missing for it can be had without a download."""
     assert all("make quickstart" in line or "ships with" in line for line in missing(load_config("recipe=quickstart")))
+
+
+@pytest.mark.parametrize("data", ["sharechat_emotion_mini", "sharechat_mini"])
+def test_the_small_sharechat_needs_only_what_this_repository_makes(data: str) -> None:
+    """The same for what the synthesis pipeline makes."""
+    lines = missing(load_config("recipe=sharechat_emotion_mini", f"data={data}"))
+    assert all("make sharechat-mini makes it" in line for line in lines)
