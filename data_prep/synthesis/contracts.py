@@ -117,8 +117,8 @@ class Line(Contract):
         text: one sentence, as it is to be spoken.
         style: how.
         kind: an interruption or backchannel overlaps the line before it (two-track dialogues only).
-        gap: seconds from the end of the line before it to its start; negative: it begins so long before that end. After
-            a backchannel it counts from the later of its end and that of the line it was said to.
+        gap: seconds from the end of the line before it, backchannels aside, to its start; negative: it begins so long
+            before that end.
         cut: the share of the line that is spoken before it is broken off; 1 says all of it.
     """
 
