@@ -16,7 +16,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 from data_prep.synthesis.benchmarks.figure import Figure
 
-NAMES = {"mixing": "clean turns to mixed ones, loudness included"}  # each is a module here with `run(quick)`
+NAMES = {  # each is a module here with `run(quick)`
+    "mixing": "clean turns to mixed ones, loudness included",
+    "speaking": "words to checked recordings by espeak-ng",
+}
 
 
 def main() -> int:

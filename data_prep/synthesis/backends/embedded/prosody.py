@@ -8,6 +8,7 @@ classifier tells them apart.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,10 +126,14 @@ def _envelope(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
+@lru_cache(maxsize=8)
+def _octaves(size: int) -> NDArray[np.float64]:
+    """From 1 kHz to the frequencies of a real FFT of `size`, which are few: powers of two."""
+    return np.log2(np.clip(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 125, 8000) / 1000)
+
+
 def _tilted(samples: NDArray[np.float64], decibels_per_octave: float) -> NDArray[np.float64]:
     size = 1 << (len(samples) - 1).bit_length()  # a power of two: prime lengths are slow
-    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    octaves = np.log2(np.clip(frequencies, 125, 8000) / 1000)
-    gains = 10 ** (decibels_per_octave * octaves / 20)
+    gains = 10 ** (decibels_per_octave * _octaves(size) / 20)
     tilted: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(samples, size) * gains, size)
     return tilted[: len(samples)]

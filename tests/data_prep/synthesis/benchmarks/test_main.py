@@ -15,6 +15,7 @@ def test_a_quick_run_tells_every_figure() -> None:
     assert "mixing: " in told
     assert "x real time (target 100" in told
     assert "loudness: " in told
+    assert "speaking: " in told
 
 
 @pytest.mark.parametrize(("value", "missed"), [(99.0, True), (100.0, False)])
