@@ -1,17 +1,19 @@
 """From mixed dialogues to `store/`: shards, manifest and dataset card; nothing is done where they are there already."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import yaml
 
 from data_prep.synthesis.contracts import Mixed
-from data_prep.synthesis.mixing.pack import pack
+from data_prep.synthesis.mixing.pack import MANIFEST, pack
 from data_prep.synthesis.pipeline import Pipeline
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.info import INFO_FILE, StoreInfo, read_info
 
 CARD = "README.md"
 SOURCE = "python -m data_prep.synthesis"
+CREDITS_SHOWN = 200  # clips; a card is read by people
 PACKED = "packed"  # fact: the hash of what the store holds
 
 
@@ -57,6 +59,7 @@ def card(pipeline: Pipeline, info: StoreInfo) -> str:
     seconds: Counter[str] = Counter()
     emotions: Counter[str] = Counter()
     licences: Counter[str] = Counter()
+    credits: dict[str, str] = {}
     for mixed in pipeline.mixed():
         split = mixed.plan.brief.split
         dialogues[split] += 1
@@ -64,6 +67,8 @@ def card(pipeline: Pipeline, info: StoreInfo) -> str:
         emotions[current_emotion(mixed)] += 1
         if mixed.clip:
             licences[mixed.licence or "not stated"] += 1
+            if mixed.credit:
+                credits[mixed.clip] = f"{mixed.credit} ({mixed.licence or 'licence not stated'})"
     rows = [f"| {split} | {dialogues[split]:,} | {seconds[split] / SAMPLE_RATE / 3600:.2f} |" for split in info.splits]
     clips = [f"- clips of {count:,} dialogues: {licence}" for licence, count in sorted(licences.items())]
     identities = {name: dict(stage.identity()) for name, stage in pipeline.stages.items()}
@@ -85,6 +90,7 @@ def card(pipeline: Pipeline, info: StoreInfo) -> str:
             f"- the corpus: {config.licence}",
             f"- speech: made by {info.engine}",
             *(clips or ["- clips: none"]),
+            *credit_lines(credits),
             "\nNobody's voice was recorded for it. It must not be passed off as speech of real people.\n",
             "## How it was made\n\nVersions and thresholds of the stages:\n",
             f"```yaml\n{yaml.safe_dump(_plain(identities), width=120)}```\n\nConfig:\n",
@@ -92,6 +98,16 @@ def card(pipeline: Pipeline, info: StoreInfo) -> str:
             "",
         ]
     )
+
+
+def credit_lines(credits: Mapping[str, str]) -> list[str]:
+    """Who is to be named for which clip. Of many clips the first are shown: all stand in `manifest.jsonl`."""
+    if not credits:
+        return []
+    lines = [f"- `{clip}`: {' '.join(credit.split())}" for clip, credit in sorted(credits.items())]
+    rest = len(lines) - CREDITS_SHOWN
+    more = [f"- and {rest:,} more: `credit` in `{MANIFEST}`"] if rest > 0 else []
+    return ["\nRecordings that are heard, and who is to be named for them:\n", *lines[:CREDITS_SHOWN], *more]
 
 
 def current_emotion(mixed: Mixed) -> str:
