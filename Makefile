@@ -7,9 +7,11 @@ WORKERS ?= 2
 CORPUS := corpora/quickstart
 RUN := runs/quickstart
 MINI := corpora/sharechat_mini
+DAILYTALK ?= corpora/dailytalk_lists
+SEEDS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart sharechat-mini test test-full lint format bench drill clean
+.PHONY: help setup quickstart sharechat-mini experiments test test-full lint format bench drill clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +37,13 @@ sharechat-mini: setup ## the synthesis pipeline in small: three corpora like Sha
 	$(PY) -m data_prep.synthesis run $(MINI)/audio recipe=sharechat_audio_mini
 	$(PY) -m data_prep.synthesis run $(MINI)/music recipe=sharechat_music_mini
 	@echo "next: $(PY) train.py recipe=sharechat_emotion_mini; reports: $(CURDIR)/$(MINI)/*/report.html"
+
+experiments: sharechat-mini ## the paper's tables and figures at tiny size: make experiments DAILYTALK=FOLDER SEEDS="0 1 2"
+	@test -d $(DAILYTALK) || { \
+	  echo "make: $(DAILYTALK) is not there; name the folder of DailyTalk's lists (docs/experiments.md): make experiments DAILYTALK=FOLDER" >&2; exit 1; }
+	$(PY) -m data_prep.synthesis run corpora/dailytalk_tiny recipe=dailytalk_respoken \
+	  writing.corpus=$(DAILYTALK) speech.kind=flite scripts=240
+	$(PY) eval/experiment.py all --seeds $(SEEDS) --text docs/results-tiny.md
 
 test: setup ## the tests
 	$(PY) -m pytest -q -n $(WORKERS)
