@@ -23,6 +23,7 @@ from data_prep.resumable import Task, digest, run_tasks, write_whole
 from omnichat.data.store_check import Found, Options, Part, check_part, parts_of, reasons, twice
 from omnichat.dialogue import DataError
 from omnichat.prompt import INPUTS
+from omnichat.secrets import mask_output, masked
 
 SOUND, FAULTS, INTERRUPTED = 0, 1, 130
 MAX_SHOWN = 600  # characters of a fault's line: a broken file may hold anything, and all of it on one line
@@ -30,6 +31,7 @@ MAX_SHOWN = 600  # characters of a fault's line: a broken file may hold anything
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the store that the command line names."""
+    mask_output()
     parser = _command_line()
     given = parser.parse_args(arguments)
     if (given.tokenizer is None) != (given.max_tokens is None):
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(shown(fault))
     print(table(splits, faults, notices))
     if given.json is not None:
-        write_whole(given.json, report(str(given.store), splits, faults, notices))
+        write_whole(given.json, masked(report(str(given.store), splits, faults, notices)))
     return FAULTS if faults else SOUND
 
 

@@ -13,6 +13,7 @@ from omnichat.data.corpora.reading import ROLE_POLICIES, Choices, Corpus, RolePo
 from omnichat.data.corpora.splits import check_split
 from omnichat.data.shards import AUDIO_FORMS
 from omnichat.dialogue import DataError
+from omnichat.secrets import mask_output
 
 
 def main(
@@ -33,6 +34,7 @@ def main(
         roles: who is the assistant unless the user says otherwise.
         options: adds what only this reader takes.
     """
+    mask_output()
     parser = command_line(about, program, split, roles)
     if options is not None:
         options(parser)

@@ -28,6 +28,7 @@ from omnichat.data.corpora.summary import Summary, table
 from omnichat.data.info import Shard
 from omnichat.data.shards import AudioForm, finish_store
 from omnichat.dialogue import DataError
+from omnichat.secrets import masked
 
 READ_PIECES = 500  # at most so many kept results: enough to see progress, few enough to list
 PIECE_SECONDS, PIECE_DIALOGUES = 3600.0, 1000  # written at once: 318 MB of 16-bit samples at 44.1 kHz
@@ -146,7 +147,7 @@ def _convert(corpus: Corpus, source: Path, out: Path, settings: Settings, made_f
     for split, one in written.items():
         write_whole(out / LISTS / f"{split}.txt", "".join(f"{name}\n" for name in one.ids))
     lines = [json.dumps(error, ensure_ascii=False) + "\n" for error in reject_records(rejects)]
-    write_whole(out / "rejects.jsonl", "".join(lines))
+    write_whole(out / "rejects.jsonl", masked("".join(lines)))
     sizes = {split: one.summary.to_record() for split, one in written.items()}
     write_whole(out / RECORD, json.dumps({"made_from": made_from, "splits": sizes}, indent=2) + "\n")
     shards = {split: one.shards for split, one in written.items()}

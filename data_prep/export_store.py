@@ -19,6 +19,7 @@ from rich.progress import track
 from omnichat.audio import file_bytes
 from omnichat.data.store import INFO_FILE, Store, read_info, write_store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
+from omnichat.secrets import mask_output
 
 # How files of the formats that a store keeps begin.
 _SUFFIXES = {b"fLaC": ".flac", b"RIFF": ".wav", b"OggS": ".ogg", b"FORM": ".aiff", b"ID3": ".mp3", b"\xff": ".mp3"}
@@ -78,6 +79,7 @@ def _write(audio: AudioRef, stem: Path) -> Path:
 
 def main() -> int:
     """`python -m data_prep.export_store STORE OUT`."""
+    mask_output()
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m data_prep.export_store", description=__doc__, formatter_class=raw)
     parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store, with store.json")

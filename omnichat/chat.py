@@ -17,6 +17,7 @@ from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.llm import Session
 from omnichat.models.omnichat import OmniChat
 from omnichat.prompt import Prompt, Tokens
+from omnichat.secrets import mask_output
 
 USAGE = """python -m omnichat.chat run=runs/NAME [checkpoint=newest|best|STEP]
 
@@ -137,6 +138,7 @@ class Chat:
 
 def main() -> int:
     """The command line."""
+    mask_output()
     values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
     if "run" not in values or values.keys() - {"run", "checkpoint"} or len(values) != len(sys.argv) - 1:
         print(USAGE)

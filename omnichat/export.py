@@ -19,6 +19,7 @@ from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.model_card import model_card
 from omnichat.models.llm import load_llm
 from omnichat.recipes import did_you_mean, locate
+from omnichat.secrets import mask_output
 
 USAGE = """Write what a run trained in the formats that others read.
 
@@ -184,6 +185,7 @@ def parse(arguments: list[str]) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit code."""
+    mask_output()
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(f"{USAGE}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
         return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_prep.quickstart.corpus import ENGINES, Options, description, made_in, make
 from data_prep.synthesis.backends.embedded.engine import EngineError
+from omnichat.secrets import mask_output
 
 EPILOG = """\
 example:
@@ -58,6 +59,7 @@ def _natural(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code."""
+    mask_output()
     command = parser()
     arguments = command.parse_args(argv)
     counts = (arguments.train_scripts, arguments.val_scripts, arguments.test_scripts)

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omnichat.secrets import mask_output
+
 ABOUT = """\
 Write, speak, check and mix spoken dialogues; what is made is remembered and never made twice.
 
@@ -97,6 +99,7 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
+    mask_output()
     command = parser()
     options, rest = command.parse_known_args(arguments)
     if rest:  # argparse takes no further KEY=VALUE after an option

@@ -34,6 +34,7 @@ from data_prep.tiny_weights.language import (
 )
 from data_prep.tiny_weights.speech import VOICES, Spoken, pronunciations, speak_randomly
 from omnichat.models.tiny import write_beats, write_emotion2vec, write_llama, write_tokenizer, write_whisper
+from omnichat.secrets import mask_output
 
 EXPERTS = ("whisper", "emotion2vec", "beats")
 PARTS = (*EXPERTS, "llama")
@@ -162,6 +163,7 @@ def make(out: Path, parts: Sequence[str], seed: int, scale: float, report: Calla
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code."""
+    mask_output()
     command = parser()
     arguments = command.parse_args(argv)
     if arguments.scale <= 0 or arguments.seed < 0:

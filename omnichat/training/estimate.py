@@ -13,6 +13,7 @@ from omnichat.build import sized_model
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.models.encoders import Encoder, EncoderError
 from omnichat.models.omnichat import OmniChat
+from omnichat.secrets import mask_output
 from omnichat.training.flops import PEAKS, encoder_flops, language_model_flops, step_flops
 from omnichat.training.memory import Memory, MicroBatch, estimate_memory
 
@@ -212,6 +213,7 @@ def _cell(one: Estimate) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
+    mask_output()
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(f"{USAGE}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
         return 0 if arguments else 2

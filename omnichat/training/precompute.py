@@ -31,6 +31,7 @@ from omnichat.dialogue import DataError
 from omnichat.models.encoders import Encoder, EncoderError
 from omnichat.recipes import locate
 from omnichat.requirements import missing
+from omnichat.secrets import mask_output
 from omnichat.training.clips import Clip, decoded, heard_clips, in_batches
 
 USAGE = """python -m omnichat.training.precompute recipe=NAME [shard=I/N] [key=value ...]
@@ -227,6 +228,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     """The command line."""
+    mask_output()
     if len(sys.argv) < 2 or "--help" in sys.argv:
         print(USAGE)
         return 0 if "--help" in sys.argv else 2

@@ -19,6 +19,7 @@ from data_prep.synthesis.mixing.settings import ClipSettings
 from data_prep.synthesis.mixing.voice import BeatsTagger, HttpTagger, VoiceTagger
 from data_prep.synthesis.stage import Reject
 from omnichat.dialogue import DataError
+from omnichat.secrets import mask_output
 
 
 def scan(settings: ClipSettings, tagger: VoiceTagger | None = None) -> tuple[list[ClipRow], list[Reject]]:
@@ -55,6 +56,7 @@ def scan(settings: ClipSettings, tagger: VoiceTagger | None = None) -> tuple[lis
 
 def main() -> int:
     """`python -m data_prep.synthesis.mixing.scan FOLDER`: 0 done, 1 where no clip may be heard, 2 wrong usage."""
+    mask_output()
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.synthesis.mixing.scan", description=__doc__, formatter_class=raw

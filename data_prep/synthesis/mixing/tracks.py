@@ -21,6 +21,7 @@ from omnichat.data.corpora.interactspeech import INTERRUPT, RATE
 from omnichat.data.info import read_info
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError, Dialogue, Turn
+from omnichat.secrets import mask_output
 
 
 def write_two_tracks(dialogue: Dialogue, folder: Path) -> Path:
@@ -86,6 +87,7 @@ def write_store(store: Path, out: Path) -> dict[str, int]:
 
 def main() -> int:
     """`python -m data_prep.synthesis.mixing.tracks STORE OUT`: 0 done, 1 failed, 2 wrong usage."""
+    mask_output()
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.synthesis.mixing.tracks",
         description=__doc__,

@@ -19,6 +19,7 @@ from data_prep.synthesis.writing.asking import Asker, Shape
 from data_prep.synthesis.writing.prompts import prompt
 from data_prep.synthesis.writing.validate import plain
 from omnichat.dialogue import DataError
+from omnichat.secrets import mask_output
 
 AT_ONCE = 40  # topics in an answer: longer lists repeat themselves
 SHOWN = 60  # known topics that the model is reminded of
@@ -63,6 +64,7 @@ async def invent_topics(asker: Asker, count: int, seed: int, known: Sequence[str
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command: 0 done, 1 failed or too few topics, 2 wrong usage."""
+    mask_output()
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.synthesis.writing.invent",
         description=__doc__,

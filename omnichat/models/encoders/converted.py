@@ -20,6 +20,7 @@ from omnichat.models.encoders.checkpoint_files import EncoderError, fill, read_c
 from omnichat.models.encoders.emotion2vec import Emotion2vecNet
 from omnichat.models.encoders.emotion2vec_config import Emotion2vecConfig
 from omnichat.models.encoders.whisper import WhisperDims, WhisperEncoderNet
+from omnichat.secrets import mask_output
 
 CONFIG_FILE, WEIGHTS_FILE = "encoder.json", "encoder.safetensors"
 SOURCE = "write it again with python -m omnichat.models.encoders.converted"
@@ -78,6 +79,7 @@ def main(arguments: list[str]) -> int:
     """The command line."""
     from omnichat.models.encoders import ENCODERS, load_encoder
 
+    mask_output()
     usage = (
         "python -m omnichat.models.encoders.converted NAME SRC OUT\n"
         f"NAME: {', '.join(ENCODERS)}; SRC: upstream's file or folder; OUT: folder to write\n"
