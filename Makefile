@@ -27,7 +27,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 	touch $@
 
 quickstart: setup ## a whole experiment on a CPU: corpus, training, scores, report
-	$(PY) -m data_prep.quickstart $(CORPUS) --overwrite
+	$(PY) -m data_prep.synthesis run $(CORPUS) recipe=quickstart
 	$(PY) train.py recipe=quickstart
 	$(PY) eval/run_store.py run=$(RUN)
 	@echo "report: $(CURDIR)/$(RUN)/report.html"

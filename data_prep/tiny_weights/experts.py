@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_prep.quickstart.sounds import SOUND_NAMES
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES
 from data_prep.tiny_weights.optimise import Report, optimise
 from data_prep.tiny_weights.speech import EMOTIONS, FRAME, Spoken
 from omnichat.audio import SAMPLE_RATE, num_frames

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
-from data_prep.quickstart.scripts import (
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES
+from data_prep.synthesis.writing.quickstart_grammar import (
     CONTENT_WORDS,
     FOLLOW_UPS,
     NEUTRAL,
@@ -27,7 +28,6 @@ from data_prep.quickstart.scripts import (
     reply,
     stage_directions,
 )
-from data_prep.quickstart.sounds import SOUND_NAMES
 from data_prep.tiny_weights.optimise import Report, optimise
 from data_prep.tiny_weights.words import COMMON_WORDS, NOUNS, VOCABULARY
 from omnichat.audio import HOP, WINDOW

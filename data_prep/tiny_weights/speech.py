@@ -10,20 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.quickstart.corpus import PLACEMENTS, mix
-from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
-from data_prep.quickstart.sounds import SOUNDS
 from data_prep.synthesis.backends.embedded.engine import speak
 from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
-from data_prep.synthesis.backends.embedded.prosody import PROSODIES, Prosody
+from data_prep.synthesis.backends.embedded.prosody import LEVEL, PEAK, PROSODIES, Prosody
 from data_prep.synthesis.contracts import Voice
+from data_prep.synthesis.mixing.sounds import SOUNDS, render
+from data_prep.synthesis.writing.quickstart_grammar import CONTENT_WORDS, TEMPLATES
 from data_prep.tiny_weights.words import CORPUS_WORDS, NOUNS, VOCABULARY
-from omnichat.audio import HOP, num_frames
+from omnichat.audio import HOP, SAMPLE_RATE, num_frames
 from omnichat.dialogue import Style
 
 EMOTIONS = tuple(PROSODIES)
 FRAME = 2 * HOP  # samples from one frame of an expert to the next
 SOUND_SHARE = 0.6  # of the utterances have a sound
+PLACEMENTS = ("before", "under")
+# Levels against neutral speech in dB, +-2 drawn per clip: the distances between the classes of Divide-and-Remaster
+# (dnr-utils config.py: speech -17, foreground effects -21, background effects -29, music -24 LUFS), as RMS, which is
+# defined for the shortest clip; music under speech 2 dB lower, so that quiet (sad) speech stays above it.
+SOUND_LEVELS = {("audio", "before"): -4, ("audio", "under"): -12, ("music", "before"): -7, ("music", "under"): -9}
 
 # More of espeak-ng's speaker variants, so that an expert learns an emotion apart from its speaker. The corpus's unseen
 # voices are not among them, nor robots, whisperers and voices whose level clips. Their gender is never used.
@@ -134,3 +138,16 @@ def align(phones: Sequence[str], pronunciations: Sequence[Sequence[str]]) -> lis
         else:
             column -= 1
     return owners
+
+
+def mix(
+    speech: NDArray[np.float32], kind: str, sound: str, placement: str, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Speech (S,) with a sound before it (0.6 to 0.9 s longer) or under it (S,), below `PEAK`."""
+    level = LEVEL * 10 ** ((SOUND_LEVELS[kind, placement] + rng.uniform(-2, 2)) / 20)
+    if placement == "under":
+        mixed = speech + np.float32(level) * render(sound, len(speech), rng)
+    else:
+        ahead = np.float32(level) * render(sound, int(rng.uniform(0.6, 0.9) * SAMPLE_RATE), rng)
+        mixed = np.concatenate([ahead, np.zeros(SAMPLE_RATE // 20, np.float32), speech])
+    return mixed * np.float32(min(1.0, PEAK / float(np.abs(mixed).max())))

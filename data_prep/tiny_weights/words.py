@@ -2,7 +2,14 @@
 
 import re
 
-from data_prep.quickstart.scripts import CONTENT_WORDS, FOLLOW_UPS, OPENINGS, REPLIES, SOUND_SENTENCE, TEMPLATES
+from data_prep.synthesis.writing.quickstart_grammar import (
+    CONTENT_WORDS,
+    FOLLOW_UPS,
+    OPENINGS,
+    REPLIES,
+    SOUND_SENTENCE,
+    TEMPLATES,
+)
 
 # Places that no script of the corpus speaks of: they take the place of its content words in what is trained on.
 NOUNS = (

@@ -1,4 +1,4 @@
-"""The catalogue that is always there: the sounds of `data_prep.quickstart.sounds`, rendered when they are heard."""
+"""The catalogue that is always there: the sounds of `mixing.sounds`, rendered when they are heard."""
 
 import hashlib
 import zlib
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.quickstart import sounds
+from data_prep.synthesis.mixing import sounds
 from data_prep.synthesis.mixing.clips import Catalogue, Clip, EventClass, Pool, plain
 from data_prep.synthesis.mixing.loudness import from_db, loudness
 from data_prep.synthesis.stage import Reject

@@ -33,7 +33,7 @@ class ClipSettings(Contract):
     """Which clips may be heard.
 
     Attributes:
-        folder: of recordings; empty takes the synthesised sounds of `data_prep.quickstart.sounds`.
+        folder: of recordings; empty takes the synthesised sounds of `data_prep.synthesis.mixing.sounds`.
         captions: the table beside or in it; empty finds the only one there is in the folder.
         variants: recordings of each synthesised sound; each belongs to one split.
         allow_noncommercial: take clips whose licence forbids commercial use.

@@ -5,7 +5,10 @@ from itertools import islice
 
 import numpy as np
 
-from data_prep.quickstart.scripts import (
+from data_prep.synthesis.contracts import Brief, Sound
+from data_prep.synthesis.writing.draft import Draft, DraftLine
+from data_prep.synthesis.writing.draws import rounds, split_sequence
+from data_prep.synthesis.writing.quickstart_grammar import (
     CONTENT_WORDS,
     FOLLOW_UPS,
     NEUTRAL,
@@ -14,9 +17,6 @@ from data_prep.quickstart.scripts import (
     combinations,
     reply,
 )
-from data_prep.synthesis.contracts import Brief, Sound
-from data_prep.synthesis.writing.draft import Draft, DraftLine
-from data_prep.synthesis.writing.draws import rounds, split_sequence
 from data_prep.synthesis.writing.settings import WritingSettings
 from data_prep.synthesis.writing.template import sound_name
 from data_prep.synthesis.writing.topics import read_sounds

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.quickstart.sounds import render
+from data_prep.synthesis.mixing.sounds import render
 from data_prep.tiny_weights.experts import (
     EMOTION_CLASSES,
     SOUND_LABELS,

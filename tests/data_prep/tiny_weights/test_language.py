@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
-from data_prep.quickstart.sounds import SOUND_NAMES
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES
+from data_prep.synthesis.writing.quickstart_grammar import CONTENT_WORDS, TEMPLATES
 from data_prep.tiny_weights.language import (
     Lesson,
     Teacher,

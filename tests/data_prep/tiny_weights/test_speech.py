@@ -5,12 +5,22 @@ import itertools
 import numpy as np
 import pytest
 
-from data_prep.quickstart.scripts import CONTENT_WORDS, TEMPLATES
-from data_prep.quickstart.sounds import SOUND_NAMES
 from data_prep.synthesis.backends.embedded.engine import speak
 from data_prep.synthesis.backends.embedded.espeak import TRAIN_VOICES, UNSEEN_VOICES, Espeak
-from data_prep.tiny_weights.speech import EMOTIONS, VOICES, Spoken, align, draw_words, pronunciations, speak_randomly
-from omnichat.audio import num_frames
+from data_prep.synthesis.backends.embedded.prosody import LEVEL, PEAK
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES
+from data_prep.synthesis.writing.quickstart_grammar import CONTENT_WORDS, TEMPLATES
+from data_prep.tiny_weights.speech import (
+    EMOTIONS,
+    VOICES,
+    Spoken,
+    align,
+    draw_words,
+    mix,
+    pronunciations,
+    speak_randomly,
+)
+from omnichat.audio import SAMPLE_RATE, num_frames
 from omnichat.dialogue import Style
 
 
@@ -76,3 +86,27 @@ def test_the_same_seed_speaks_the_same(espeak: Espeak, clips: list[Spoken]) -> N
 def test_align(phones: str, words: list[str], owners: list[int]) -> None:
     """Would catch phones given to a neighbouring word wherever a sentence reduces its words."""
     assert align(list(phones), [list(word) for word in words]) == owners
+
+
+@pytest.mark.parametrize(
+    ("kind", "sound", "placement", "distance"),
+    [("audio", "rain", "before", 4), ("audio", "dog", "under", 12), ("music", "flute", "under", 9)],
+)
+def test_mix_keeps_the_levels_apart(kind: str, sound: str, placement: str, distance: float) -> None:
+    """A sound as loud as the words hides them; one too soft cannot be named."""
+    speech = np.float32(LEVEL) * np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
+    mixed = mix(speech, kind, sound, placement, np.random.default_rng(1))
+    if placement == "under":
+        assert len(mixed) == len(speech)
+        heard = mixed - speech
+    else:
+        assert np.array_equal(mixed[-len(speech) :], speech)
+        heard = mixed[: -len(speech) - SAMPLE_RATE // 20]
+        assert 0.6 <= len(heard) / SAMPLE_RATE <= 0.9
+    assert 20 * np.log10(np.sqrt(np.mean(heard**2)) / LEVEL) == pytest.approx(-distance, abs=2.1)
+
+
+def test_mix_lowers_what_would_clip() -> None:
+    """Samples beyond full scale would wrap when they become 16-bit numbers."""
+    speech = np.full(16_000, PEAK, dtype=np.float32)
+    assert np.abs(mix(speech, "music", "drums", "under", np.random.default_rng(0))).max() <= PEAK + 1e-6

@@ -4,8 +4,8 @@ import numpy as np
 import pyloudnorm
 import pytest
 
-from data_prep.quickstart.sounds import render
 from data_prep.synthesis.mixing.loudness import SILENCE, from_db, loudness, peak, to_db
+from data_prep.synthesis.mixing.sounds import render
 from omnichat.audio import SAMPLE_RATE
 from tests.data_prep.synthesis.mixing.making import voiced
 

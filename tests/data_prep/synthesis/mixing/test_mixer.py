@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from data_prep.quickstart.sounds import SOUND_NAMES, render
 from data_prep.synthesis.mixing.loudness import from_db, loudness, peak
 from data_prep.synthesis.mixing.mixer import Stems, lay_before, lay_under, loop_of, looped, mix, mix_plainly
 from data_prep.synthesis.mixing.settings import Levels
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES, render
 from data_prep.synthesis.stage import Reject
 from omnichat.audio import SAMPLE_RATE
 from tests.data_prep.synthesis.mixing.making import voiced

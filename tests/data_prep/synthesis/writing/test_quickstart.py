@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data_prep.quickstart.corpus import Options, branches, plan
-from data_prep.quickstart.scripts import REPLIES
 from data_prep.synthesis.writing.briefs import briefs
 from data_prep.synthesis.writing.deduplicate import duplicates
 from data_prep.synthesis.writing.plans import plans, voice_pools
+from data_prep.synthesis.writing.quickstart_grammar import CONTENT_WORDS, REPLIES
 from data_prep.synthesis.writing.settings import WritingSettings
 from omnichat.dialogue import EMOTIONS
 from tests.data_prep.synthesis.writing.test_plans import VOICES
@@ -20,20 +19,35 @@ SETTINGS = WritingSettings(recipe="quickstart", history_turns=(2, 4), sentences=
 SPLITS = {"train": 100 / 181, "val": 9 / 181, "test_scripts": 36 / 181, "test_voices": 36 / 181}
 
 
-def test_words_and_splits_are_the_quickstarts(write: Callable[..., Any]) -> None:
-    """A corpus made by the pipeline must hold out what the old one holds out, and say what it says."""
+def test_sizes_and_splits(write: Callable[..., Any]) -> None:
+    """A test set under 200, or a sentence or voice on both sides, would make the scores worthless."""
     scripts = write(SETTINGS, briefs(SETTINGS, 181, 0, SPLITS))
-    old = plan(Options())
-    for split, scenes in old.items():
-        own = [script for script in scripts if script.brief.split == split]
-        assert sorted(script.current for script in own) == sorted(scene.script.current for scene in scenes)
-    replies = {
-        dialogue.turns[-1].text.partition(" i hear")[0] for scene in old["train"] for dialogue in branches(scene)
+    pools = voice_pools(list(SPLITS), VOICES)
+    made = {
+        split: [one for script in scripts if script.brief.split == split for one in plans(script, pools[split], 0)]
+        for split in SPLITS
     }
-    for script in scripts:
-        if script.brief.split == "train":
-            assert {branch.reply.text.partition(" i hear")[0] for branch in script.branches} <= replies
+    assert {split: len(own) for split, own in made.items()} == {
+        "train": 700, "val": 63, "test_scripts": 252, "test_voices": 252,
+    }  # fmt: skip
+    sentences = {split: {one.lines[-2].text for one in own} for split, own in made.items()}
+    voices = {split: {one.voices["user"].name for one in own} for split, own in made.items()}
+    for split in ("val", "test_scripts", "test_voices"):
+        assert not sentences["train"] & sentences[split]
+    assert not sentences["test_scripts"] & sentences["test_voices"]
+    assert not voices["train"] & voices["test_voices"]
+    assert voices["test_scripts"] <= voices["train"]
+    assert {one.brief.topic.partition("-")[2] for one in made["train"]} == set(CONTENT_WORDS)
     assert not duplicates(dict(enumerate(scripts)))
+
+
+def test_text_cannot_know_the_emotion(write: Callable[..., Any]) -> None:
+    """The seven branches of a script share every word and style up to the current turn's style."""
+    for script in write(SETTINGS, briefs(SETTINGS, 40, 0, SPLITS)):
+        made = plans(script, VOICES, 0)
+        assert len({tuple((line.text, line.style) for line in one.lines[:-2]) for one in made}) == 1
+        assert len({one.lines[-2].text for one in made}) == 1
+        assert len({one.group for one in made}) == 1
 
 
 def test_branches_have_all_emotions_and_sounds_of_their_own(write: Callable[..., Any]) -> None:

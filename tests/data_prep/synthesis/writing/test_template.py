@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_prep.quickstart.scripts import OPENINGS, REPLIES
-from data_prep.quickstart.sounds import SOUNDS
 from data_prep.synthesis.contracts import Sound
+from data_prep.synthesis.mixing.sounds import SOUNDS
 from data_prep.synthesis.writing.briefs import briefs
+from data_prep.synthesis.writing.quickstart_grammar import OPENINGS, REPLIES
 from data_prep.synthesis.writing.settings import SUBSETS, WritingSettings
 from data_prep.synthesis.writing.template import grammar, reply_style, sound_name
 from data_prep.synthesis.writing.topics import read_topics

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.quickstart.corpus import ENGINES
+from data_prep.synthesis.backends.embedded.backend import ENGINES
 from data_prep.synthesis.backends.embedded.engine import Engine, Utterance, speak
 from data_prep.synthesis.backends.embedded.prosody import PROSODIES
 from data_prep.synthesis.contracts import Voice

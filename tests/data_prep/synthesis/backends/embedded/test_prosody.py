@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.quickstart.corpus import ENGINES
+from data_prep.synthesis.backends.embedded.backend import ENGINES
 from data_prep.synthesis.backends.embedded.engine import Engine, speak
 from data_prep.synthesis.backends.embedded.prosody import PEAK, PROSODIES, Prosody, colour, jittered
 from omnichat.audio import SAMPLE_RATE

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.quickstart.sounds import SOUND_NAMES, render
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES, render
 
 
 def spectrum(samples: np.ndarray) -> np.ndarray:

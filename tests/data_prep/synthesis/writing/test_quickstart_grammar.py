@@ -4,18 +4,15 @@ from collections import Counter
 
 import pytest
 
-from data_prep.quickstart.corpus import Options, branches, plan
-from data_prep.quickstart.scripts import (
+from data_prep.synthesis.mixing.sounds import SOUND_NAMES
+from data_prep.synthesis.writing.quickstart_grammar import (
     CONTENT_WORDS,
     REPLIES,
     TEMPLATES,
     combinations,
     reply,
     stage_directions,
-    with_stage_directions,
 )
-from data_prep.quickstart.sounds import SOUND_NAMES
-from omnichat.dialogue import EMOTIONS
 
 
 def test_reply_says_content_and_sound_and_has_a_full_style() -> None:
@@ -53,14 +50,7 @@ def test_held_out_pairs_are_new_but_their_parts_are_not(seed: int) -> None:
     assert {word for _, word in train[: len(CONTENT_WORDS)]} == set(CONTENT_WORDS)
 
 
-def test_stage_directions_stand_in_the_users_words_alone() -> None:
-    """Directions in a reply, or the target emotion in the history, would teach the language model the wrong task."""
+def test_stage_directions_stand_before_the_words() -> None:
+    """The tiny language model is taught on them: sound, then emotion, then what is said."""
     assert stage_directions("we go.", "angry") == "(angry) we go."
     assert stage_directions("we go.", "angry", "rain") == "[rain] (angry) we go."
-    scene = next(scene for scene in plan(Options())["train"] if scene.scenario == "audio")
-    for emotion, dialogue in zip(EMOTIONS, branches(scene), strict=True):
-        directed = with_stage_directions(dialogue)
-        *history, current, answer = directed.turns
-        assert current.text == f"[{dialogue.scene['sound']}] ({emotion}) {dialogue.turns[-2].text}"
-        assert all(turn.text.startswith("(neutral) ") == (turn.role == "user") for turn in history)
-        assert answer == dialogue.turns[-1]

@@ -5,12 +5,9 @@ its middle repeats the content word, its end names the sound. So text alone know
 A small vocabulary, for a tiny LLM.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
 import numpy as np
 
-from omnichat.dialogue import EMOTIONS, Dialogue, Style
+from omnichat.dialogue import EMOTIONS, Style
 
 CONTENT_WORDS = (
     "airport", "bakery", "beach", "bridge", "castle", "factory", "forest", "garden", "harbor", "hospital", "hotel",
@@ -59,25 +56,6 @@ HELD_OUT = 4  # one combination of template and content word in so many is held 
 NEUTRAL = ("neutral", "normal", "normal")
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """The words of a dialogue. `id` names the combination of template and content word; splits never share one."""
-
-    template: int
-    content: str
-    history: tuple[tuple[str, str], ...]
-
-    @property
-    def id(self) -> str:
-        """The group of all dialogues with the same current words."""
-        return f"t{self.template:02d}-{self.content}"
-
-    @property
-    def current(self) -> str:
-        """The words of the current user turn."""
-        return TEMPLATES[self.template].format(self.content)
-
-
 def reply(emotion: str, content: str, sound: str, gender: str) -> tuple[Style, str]:
     """Style and words of the answer to `content` said in `emotion` while `sound` ("" for none) was heard.
 
@@ -93,22 +71,6 @@ def stage_directions(text: str, emotion: str, sound: str = "") -> str:
     """The user's words with what is otherwise only heard: `[rain] (angry) we are going to the market.`"""
     heard = f"({emotion}) {text}"
     return f"[{sound}] {heard}" if sound else heard
-
-
-def with_stage_directions(dialogue: Dialogue) -> Dialogue:
-    """The same dialogue as text: no audio, stage directions in every user turn (the history is neutral and clean)."""
-    last = max(number for number, turn in enumerate(dialogue.turns) if turn.role == "user")
-
-    def directed(number: int, text: str) -> str:
-        if number != last:
-            return stage_directions(text, "neutral")
-        return stage_directions(text, dialogue.scene["emotion"], dialogue.scene["sound"])
-
-    turns = [
-        replace(turn, text=directed(number, turn.text), audio=None) if turn.role == "user" else turn
-        for number, turn in enumerate(dialogue.turns)
-    ]
-    return replace(dialogue, turns=tuple(turns))
 
 
 def combinations(seed: int) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
@@ -127,16 +89,6 @@ def combinations(seed: int) -> tuple[list[tuple[int, str]], list[tuple[int, str]
             pair = (int(templates[column]), CONTENT_WORDS[word])
             (held_out if shift % HELD_OUT == 0 else train).append(pair)
     return train, held_out
-
-
-def make_scripts(pairs: list[tuple[int, str]], seed: int) -> Iterator[Script]:
-    """A script per pair, with a history of one or two exchanges drawn from `seed`."""
-    rng = np.random.default_rng([seed, 2])
-    for template, content in pairs:
-        history = [OPENINGS[rng.integers(len(OPENINGS))]]
-        if rng.random() < 0.5:
-            history.append(FOLLOW_UPS[rng.integers(len(FOLLOW_UPS))])
-        yield Script(template, content, tuple(history))
 
 
 assert set(REPLIES) == set(EMOTIONS)
