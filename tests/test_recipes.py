@@ -76,8 +76,8 @@ def test_read_overrides_splits_sweeps_and_names_what_it_cannot_read() -> None:
 
 
 def test_globs_select_recipes() -> None:
-    """`-m 'recipe=glob(sharechat*)'` runs the three of them."""
-    alternatives, faults = read_overrides(["recipe=glob(sharechat*)"])
+    """`-m 'recipe=glob(sharechat_*,exclude=*_mini)'` runs the three of them."""
+    alternatives, faults = read_overrides(["recipe=glob(sharechat_*,exclude=*_mini)"])
     assert alternatives == [["recipe=sharechat_audio", "recipe=sharechat_emotion", "recipe=sharechat_music"]]
     assert faults == []
 
