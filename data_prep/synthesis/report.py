@@ -56,7 +56,7 @@ def _tables(pipeline: Pipeline, found: Sequence[Figures], content: Content) -> l
         ("Refusals", HEAD_REASONS, reason_rows(found)),
         ("Attempts", ["stage", "attempts: items"], attempt_rows(found)),
         ("Emotion of the current turn", ["emotion", *content.emotions], _emotion_rows(content)),
-        ("Check by hand", ["verdict", "dialogues", "share", "95 % interval"], _decision_rows(pipeline.decisions)),
+        ("Check by hand", ["verdict", "dialogues", "share", "95 % interval"], decision_rows(pipeline.decisions)),
         ("Drivers", HEAD_SESSIONS, session_rows(pipeline)),
     ]
 
@@ -131,7 +131,8 @@ def _emotion_rows(content: Content) -> Rows:
     return [[name, *(_share(counts[name], counts.total()) for counts in content.emotions.values())] for name in names]
 
 
-def _decision_rows(decisions: Decisions) -> Rows:
+def decision_rows(decisions: Decisions) -> Rows:
+    """A row for each verdict: how many, which share, and its interval."""
     verdicts = Counter(
         one.verdict if one.verdict == "accepted" else f"refused: {one.part or 'speech'}"
         for one in decisions.verdicts.values()

@@ -107,7 +107,7 @@ def _drive(
             executor.submit(tasks)
         outcomes += executor.collect(COMMIT_EVERY if executor.pending else 0)
         now = time.monotonic()
-        if outcomes and (now - written >= COMMIT_EVERY or not executor.pending):
+        if outcomes and (now - written >= COMMIT_EVERY or not (more or executor.pending)):
             _write(ledger, lease, outcomes, tally)
             more = more or any(outcome.status == "lost" for outcome in outcomes)
             outcomes, written = [], now

@@ -9,6 +9,7 @@ from data_prep.synthesis.blobs import blob_path
 from data_prep.synthesis.contracts import Mixed, Speech
 from data_prep.synthesis.folder import RunFolder
 from data_prep.synthesis.ledger import Ledger
+from data_prep.synthesis.mixing.clips import pool_of
 from data_prep.synthesis.pipeline import Pipeline
 from data_prep.synthesis.store import PACKED
 from data_prep.synthesis.writing.plans import UNSEEN_SPLITS
@@ -59,7 +60,7 @@ def _hash(path: Path) -> str | None:
 
 
 def leaks(mixed: list[Mixed]) -> list[str]:
-    """What splits share and must not: a script or its words any two; a voice or a clip training and an unseen test."""
+    """What splits share and must not: scripts and words any two, clips training and tests, voices unseen tests."""
     owners: dict[str, dict[str, set[str]]] = {kind: defaultdict(set) for kind in ("script", "words", "voice", "clip")}
     for one in mixed:
         plan = one.plan
@@ -74,8 +75,13 @@ def leaks(mixed: list[Mixed]) -> list[str]:
     faults = []
     for kind, found in owners.items():
         for name, splits in sorted(found.items()):
-            unseen = splits & set(UNSEEN_SPLITS)
-            if len(splits) > 1 and (kind in ("script", "words") or (unseen and splits - unseen)):
+            pools = {
+                "script": splits,
+                "words": splits,
+                "clip": {pool_of(split) for split in splits},
+                "voice": {split in UNSEEN_SPLITS for split in splits},
+            }
+            if len(pools[kind]) > 1:
                 faults.append(f"leak: {kind} {name.splitlines()[0]!r} is in splits {', '.join(sorted(splits))}")
     return faults
 

@@ -17,6 +17,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 from data_prep.synthesis.benchmarks.figure import Figure
 
 NAMES = {  # each is a module here with `run(quick)`
+    "ledger": "items through ledger, driver and workers, with a stage that does nothing",
     "mixing": "clean turns to mixed ones, loudness included",
     "speaking": "words to checked recordings by espeak-ng",
 }
