@@ -2,8 +2,10 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from data_prep.synthesis.blobs import blob_path
 from data_prep.synthesis.contracts import Mixed, Speech
@@ -15,7 +17,7 @@ from data_prep.synthesis.store import PACKED
 from data_prep.synthesis.writing.plans import UNSEEN_SPLITS
 from omnichat.data.info import INFO_FILE, read_info
 from omnichat.data.store import Store
-from omnichat.dialogue import DataError
+from omnichat.dialogue import DataError, Dialogue
 
 
 def verify(pipeline: Pipeline) -> list[str]:
@@ -75,7 +77,7 @@ def leaks(mixed: list[Mixed]) -> list[str]:
     faults = []
     for kind, found in owners.items():
         for name, splits in sorted(found.items()):
-            pools = {
+            pools: dict[str, set[Any]] = {
                 "script": splits,
                 "words": splits,
                 "clip": {pool_of(split) for split in splits},
@@ -113,5 +115,5 @@ def _store(folder: RunFolder, packed: bool, mixed: list[Mixed]) -> list[str]:
     return faults
 
 
-def _dialogues(store: Store):  # type: ignore[no-untyped-def]
+def _dialogues(store: Store) -> Iterator[Dialogue]:
     return (store[row] for row in range(len(store)))
