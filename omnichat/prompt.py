@@ -171,20 +171,8 @@ class Prompt:
         return out.tokens()
 
     def parse(self, text: str) -> Reply:
-        """The generated text as a reply; style None and the text as it came where no style can be read.
-
-        Exactly four fields with allowed values are a style; `unknown` gives None in its field. Nothing is guessed.
-        """
-        match = _REPLY.match(text)
-        values = [value.strip().lower() for value in match[1].split(",")] if match else []
-        if match is None or len(values) != len(STYLE_FIELDS):
-            return Reply(None, text)
-        fields = dict(zip(STYLE_FIELDS, values, strict=True))
-        try:
-            style = Style(**{name: None if value == UNKNOWN else value for name, value in fields.items()})
-        except DataError:
-            return Reply(None, text)
-        return Reply(style, match[2].strip())
+        """See `parse_reply`."""
+        return parse_reply(text)
 
     def forced(self, written: Sequence[int], taught: Collection[str]) -> int | None:
         """The token that must come next in a reply because training never taught it; None where the model decides.
@@ -269,6 +257,29 @@ class Prompt:
             out.add(self._style_piece(number, known.get(name, UNKNOWN)), STYLE_TARGET if taught else NO_TARGET)
             out.style_fields |= {name} if taught else set()
         out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
+
+
+def parse_reply(text: str) -> Reply:
+    """The generated text as a reply; style None and the text as it came where no style can be read.
+
+    Exactly four fields with allowed values are a style; `unknown` gives None in its field. Nothing is guessed.
+    """
+    match = _REPLY.match(text)
+    values = [value.strip().lower() for value in match[1].split(",")] if match else []
+    if match is None or len(values) != len(STYLE_FIELDS):
+        return Reply(None, text)
+    fields = dict(zip(STYLE_FIELDS, values, strict=True))
+    try:
+        style = Style(**{name: None if value == UNKNOWN else value for name, value in fields.items()})
+    except DataError:
+        return Reply(None, text)
+    return Reply(style, match[2].strip())
+
+
+def styled(style: Style, text: str) -> str:
+    """An assistant turn in words, as models read and write it: what `parse_reply` reads."""
+    known = style.known()
+    return f"({', '.join(known.get(name, UNKNOWN) for name in STYLE_FIELDS)}): {text.strip()}"
 
 
 class _Pieces:

@@ -1,8 +1,9 @@
 """The command line of `eval/`: stages of one run, each repeatable alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,6 +17,7 @@ from omnichat.evaluation.arguments import (
     read_numbers,
     read_pairs,
 )
+from omnichat.evaluation.baselines.settings import BaselineConfig, ScoredConfig, read_baseline
 from omnichat.recipes import did_you_mean, locate
 from omnichat.schema import EvaluationConfig, RunConfig
 
@@ -26,7 +28,8 @@ OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
   checkpoint=newest     or best, or a step: the weights that answer (replies of others are dropped)
   split=NAME[,NAME...]  sets of the run's data.test or data.val; by default all of data.test
   store=PATH            any dialogues instead, a JSONL file or a folder of shards; its set is named after it
-  stage=NAME            all (default) | generate | score | report; score and report need no model
+  stage=NAME            all (default) | generate | score | report; score and report need no model (a baseline's
+                        folder has these alone: eval/baseline.py)
   limit=NUMBER          answer only so many dialogues of a set; the scores are marked as partial
   partial=true          score a set whose replies are not all there, and mark it; otherwise that is an error
   wordnet=FOLDER        WordNet's files, for METEOR (Debian's wordnet-base: /usr/share/wordnet)
@@ -75,13 +78,13 @@ def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
     return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
 
 
-def run_stages(command: Command, config: RunConfig) -> None:
+def run_stages(command: Command, config: ScoredConfig) -> None:
     """Generate, score, report: those that are asked for.
 
     Raises:
         DataError, CheckpointError, ValueError: with what failed, where, and the cure.
     """
-    if command.stage in ("all", "generate"):
+    if command.stage in ("all", "generate") and isinstance(config, RunConfig):
         from omnichat.chat import load_run  # torch and transformers: seconds that the other stages need not wait
         from omnichat.evaluation.generate import generate
 
@@ -115,17 +118,20 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def read_config(run: Path, settings: Mapping[str, int | str]) -> RunConfig:
-    """The config of a run folder, with its evaluation settings overridden.
+def read_config(run: Path, settings: Mapping[str, int | str]) -> ScoredConfig:
+    """The config of a run folder, or of a baseline's, with its evaluation settings overridden.
 
     Raises:
         UsageError: no run there, a config that does not fit the schema, or a setting out of range.
     """
     path = run / CONFIG_FILE
     try:
-        config = saved_config(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        is_baseline = isinstance(values, dict) and "baseline" in values
+        read: Callable[[Any, Path], ScoredConfig] = read_baseline if is_baseline else saved_config
+        config = read(values, path)
         changed = {"evaluation": {**config.evaluation.model_dump(), **settings}}
-        return saved_config(config.model_dump(mode="json") | changed, path)
+        return read(config.model_dump(mode="json") | changed, path)
     except FileNotFoundError:
         raise UsageError(f"run: {path} is not there; train the run first, or correct run=") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -134,10 +140,15 @@ def read_config(run: Path, settings: Mapping[str, int | str]) -> RunConfig:
         raise UsageError(f"run: {error}") from None
 
 
-def _command(values: Mapping[str, str], config: RunConfig, store: str | None) -> Command:
+def _command(values: Mapping[str, str], config: ScoredConfig, store: str | None) -> Command:
     stage = values.get("stage", "all")
     if stage not in STAGES:
         raise UsageError(f"stage: {stage!r} is not one of {', '.join(STAGES)}{did_you_mean(stage, STAGES)}")
+    baseline = isinstance(config, BaselineConfig)
+    if baseline and (stage == "generate" or "split" in values or "store" in values):
+        raise UsageError(
+            f"run: {values['run']} holds a baseline, whose replies eval/baseline.py makes; use stage=score"
+        )
     if "split" in values and "store" in values:
         raise UsageError("split, store: name one of them")
     numbers = read_numbers(values, ("limit", "bertscore_layers"))
@@ -147,7 +158,7 @@ def _command(values: Mapping[str, str], config: RunConfig, store: str | None) ->
     return Command(
         run=Path(values["run"]),
         stage=stage,
-        splits=_splits(values, config, store) if stage in ("all", "generate") else {},
+        splits=_splits(values, config, store) if isinstance(config, RunConfig) and stage in ("all", "generate") else {},
         checkpoint=values.get("checkpoint", "newest"),
         limit=numbers.get("limit"),
         partial=partial,

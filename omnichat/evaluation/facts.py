@@ -7,6 +7,7 @@ from typing import Any
 
 from omnichat.config import RunConfig
 from omnichat.data.shares import describe, sources_in
+from omnichat.evaluation.baselines.settings import TITLES, BaselineConfig
 
 Parameters = Mapping[str, Mapping[str, int]]
 
@@ -81,6 +82,19 @@ def run_facts(
             f"step {scores['step']}, {', '.join(f'{key} {value}' for key, value in scores['decoding'].items())}; "
             f"{split['seconds_per_reply']:.3f} s per reply",
         ),
+    ]
+
+
+def baseline_facts(config: BaselineConfig, parameters: Parameters, scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values (HTML) of what a baseline is."""
+    split = next(iter(scores["splits"].values()))
+    decoding = ", ".join(f"{key} {value}" for key, value in scores["decoding"].items())
+    return [
+        ("Baseline", escape(TITLES[config.baseline])),
+        *((key, f"<code>{escape(value)}</code>") for key, value in config.options.items()),
+        ("Weights", _weights(parameters)),
+        ("Seed", f"{split['bootstrap']['seed']} for the intervals"),
+        ("Replies", f"{escape(decoding)}; {split['seconds_per_reply']:.3f} s per reply"),
     ]
 
 

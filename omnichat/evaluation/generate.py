@@ -1,11 +1,10 @@
-"""Stage 1: a trained run answers held-out dialogues. Replies are appended as they come, so a kill loses one batch."""
+"""Stage 1: a trained run answers held-out dialogues."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,21 +13,11 @@ from omnichat import build
 from omnichat.batch import Example
 from omnichat.chat import LoadedRun
 from omnichat.checkpoint import tensors_sha256, trainable
-from omnichat.data.dataset import StoreDataset, make_example
+from omnichat.data.dataset import make_example
 from omnichat.data.store import Store
-from omnichat.dialogue import STYLE_FIELDS, Dialogue, Reply
-from omnichat.evaluation.progress import progress
-from omnichat.evaluation.replies import (
-    GENERATION,
-    REPLIES,
-    Answer,
-    answer_to_json,
-    mend,
-    read_generation,
-    replace_file,
-    write_answers,
-)
-from omnichat.evaluation.turns import Turns, Work, answered_places, rounds, set_name
+from omnichat.dialogue import STYLE_FIELDS, Reply
+from omnichat.evaluation.answering import Asked, Written, answer_stores, make_work
+from omnichat.evaluation.turns import Work
 from omnichat.models.omnichat import Generated, OmniChat
 from omnichat.prompt import Tokens
 
@@ -36,10 +25,7 @@ CHECKED = 8  # replies of a batch in half precision that are made singly too, to
 
 
 def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, limit: int | None = None) -> None:
-    """Answer every dialogue of the splits into `replies.jsonl`, greedily; replies that are there already are kept.
-
-    A reply is there if the same weights and settings made it from the same prompt, for the same reference; others
-    are dropped, and counted in a message.
+    """Answer every dialogue of the splits into `replies.jsonl`, greedily; see `answer_stores`.
 
     Args:
         run: the model; its `config.evaluation` gives batch size and longest reply.
@@ -50,43 +36,80 @@ def generate(run: LoadedRun, splits: Mapping[str, Path], run_dir: Path | str, li
     Raises:
         DataError: a store that cannot be read, or a replies file that is damaged other than at its end.
     """
-    run_dir = Path(run_dir)
-    turns = run.config.evaluation.turns
-    path, model = run_dir / REPLIES, model_hash(run)
-    found = mend(path)
-    earlier = read_generation(run_dir)
-    earlier = earlier if earlier.get("model") == model else {}
-    records = dict(earlier.get("splits", {}))
-    names = {split: set_name(split, turns) for split in splits}
-    kept = [answer for answer in found if answer.model == model and answer.split in set(records) - set(names.values())]
-    work: dict[str, list[Work]] = {}
-    for split, store in splits.items():
-        name = names[split]
-        everything = _read_work(build.eval_dialogues(run.config, run.prompt, store), turns)
-        work[name] = everything[:limit]
-        there = {answer.key: answer for answer in found if answer.model == model and answer.split == name}
-        done = [answer for one in work[name] for answer in _still_right(run, one, there)]
-        kept += done
-        count, of = _count(work[name]), len(Store(store)) if turns == "last" else _count(everything)
-        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limit, "turns": turns}
-        what = "dialogues" if turns == "last" else "turns"
-        print(f"{name}: {count - len(done)} of {count} {what} to answer", flush=True)
-    if dropped := len(found) - len(kept):
-        print(f"{path}: {dropped} replies of other weights, settings or dialogues are dropped", flush=True)
-        write_answers(path, kept)
-    about = {"model": model, "step": run.step, "parameters": count_parameters(run.model), "decoding": _decoding(run)}
-    about |= {"one_by_one": earlier.get("one_by_one")}
+    answer_stores(RunAnswerer(run), splits, run_dir, limit)
 
-    def describe() -> None:
-        replace_file(run_dir / GENERATION, (json.dumps(about | {"splits": records}, indent=2) + "\n").encode())
 
-    describe()
-    with path.open("a", encoding="utf-8") as out:
-        for name, pieces in work.items():
-            for answer in _answer_all(run, name, pieces, model, about):
-                out.write(answer_to_json(answer) + "\n")
-                out.flush()
-    describe()
+class RunAnswerer:
+    """A trained run, as `answer_stores` asks it."""
+
+    def __init__(self, run: LoadedRun) -> None:
+        settings = run.config.evaluation
+        self.run, self.turns, self.batch_size = run, settings.turns, settings.batch_size
+        self.model = model_hash(run)
+        self._one_by_one: dict[str, int] | None = None
+
+    def about(self) -> dict[str, Any]:
+        """See `Answerer`."""
+        return {
+            "step": self.run.step,
+            "parameters": count_parameters(self.run.model),
+            "decoding": _decoding(self.run),
+            "one_by_one": self._one_by_one,
+        }
+
+    def read(self, name: str, store: Path) -> tuple[list[Work], int]:
+        """See `Answerer`; what is over the run's limit is shortened or left out, as its config says."""
+        dataset = build.eval_dialogues(self.run.config, self.run.prompt, store)
+        found = []
+        for number in range(len(dataset)):
+            place = dataset.store.place(int(dataset.rows[number]))
+            found.append(make_work(dataset.dialogue(number), place, self.turns, int(dataset.first_turns[number])))
+        return found, len(Store(store))
+
+    def prompt_hash(self, asked: Asked) -> str:
+        """See `Answerer`."""
+        return prompt_hash(self.run.prompt.render(asked.dialogue, generation=True))
+
+    def write(self, batch: Sequence[Asked]) -> list[Written]:
+        """See `Answerer`; in half precision the first batch is answered one by one too, and what differs counted."""
+        run = self.run
+        examples = [
+            make_example(
+                asked.dialogue,
+                run.prompt,
+                None,
+                True,
+                place=asked.work.store_place,
+                first_turn=asked.work.first_turn,
+            )
+            for asked in batch
+        ]
+        generated = self._generate(examples, self.batch_size)
+        if not self._one_by_one and len(batch) > 1 and run.model.llm.dtype != torch.float32:
+            self._one_by_one = self._count_same(examples[:CHECKED], generated)
+        return [Written(run.prompt.decode(one.ids), self._gates(one)) for one in generated]
+
+    def parse(self, raw: str) -> Reply:
+        """See `Answerer`."""
+        return self.run.prompt.parse(raw)
+
+    def _generate(self, examples: Sequence[Example], batch_size: int) -> list[Generated]:
+        run = self.run
+        longest = run.config.evaluation.max_new_tokens
+        return run.model.generate(examples, longest, run.prompt.stop_id, batch_size, run.forced)
+
+    def _count_same(self, examples: Sequence[Example], batched: Sequence[Generated]) -> dict[str, int]:
+        """How many replies of a batch are the same, token by token, made singly: in half precision not all need be."""
+        alone = self._generate(examples, 1)
+        same = sum(list(one.ids) == list(other.ids) for one, other in zip(alone, batched, strict=False))
+        print(f"{len(alone)} replies made singly too, in {self.run.model.llm.dtype}: {same} are the same", flush=True)
+        return {"replies": len(alone), "same": same}
+
+    def _gates(self, generated: Generated) -> dict[str, float]:
+        if not len(generated.gates):
+            return {}
+        means = generated.gates.mean(axis=0).tolist()
+        return {name: round(gate, 4) for name, gate in zip(self.run.model.expert_names, means, strict=True)}
 
 
 def model_hash(run: LoadedRun) -> str:
@@ -126,96 +149,3 @@ def _decoding(run: LoadedRun) -> dict[str, Any]:
         "dtype": str(run.model.llm.dtype).removeprefix("torch."),
         "device": run.model.llm.device.type,
     }
-
-
-def _read_work(dataset: StoreDataset, turns: Turns) -> list[Work]:
-    found = []
-    for number in range(len(dataset)):
-        dialogue, place = dataset.dialogue(number), dataset.store.place(int(dataset.rows[number]))
-        found.append(Work(dialogue, place, int(dataset.first_turns[number]), answered_places(dialogue, turns)))
-    return found
-
-
-def _count(work: Sequence[Work]) -> int:
-    return sum(len(one.places) for one in work)
-
-
-def _still_right(run: LoadedRun, work: Work, there: Mapping[tuple[str, int], Answer]) -> list[Answer]:
-    """The replies to a dialogue that are there and would come out the same; they are entered into the work."""
-    turns, kept = run.config.evaluation.turns, []
-    for place in work.places:
-        answer = there.get((work.dialogue.id, place))
-        if answer is not None:
-            dialogue = work.upto(place, turns)
-            same = answer.reference == _reference(dialogue) and dict(answer.scene) == dict(dialogue.scene)
-            if same and answer.prompt == prompt_hash(run.prompt.render(dialogue, generation=True)):
-                kept.append(answer)
-                work.replies[place] = answer.reply
-        if turns == "own_history" and place not in work.replies:
-            break  # what follows answers a history that is not there yet
-    return kept
-
-
-def _reference(dialogue: Dialogue) -> Reply:
-    return Reply(dialogue.turns[-1].style, dialogue.turns[-1].text)
-
-
-def _answer_all(run: LoadedRun, split: str, work: list[Work], model: str, about: dict[str, Any]) -> Iterator[Answer]:
-    settings = run.config.evaluation
-    with progress(split, _count(work) - sum(len(one.replies) for one in work)) as advance:
-        for side_by_side in rounds(work, settings.turns):
-            tasks = [(one, place) for one, place in side_by_side if place not in one.replies]
-            for first in range(0, len(tasks), settings.batch_size):
-                batch = tasks[first : first + settings.batch_size]
-                dialogues = [one.upto(place, settings.turns) for one, place in batch]
-                examples = [
-                    make_example(dialogue, run.prompt, None, True, place=one.store_place, first_turn=one.first_turn)
-                    for dialogue, (one, _) in zip(dialogues, batch, strict=True)
-                ]
-                started = perf_counter()
-                written = _generate(run, examples, settings.batch_size)
-                seconds = (perf_counter() - started) / len(batch)
-                if not about["one_by_one"] and len(batch) > 1 and run.model.llm.dtype != torch.float32:
-                    about["one_by_one"] = _one_by_one(run, examples[:CHECKED], written)
-                for (one, place), dialogue, example, generated in zip(batch, dialogues, examples, written, strict=True):
-                    answer = _answer(run, split, dialogue, example, generated, seconds, model)
-                    one.replies[place] = answer.reply
-                    yield answer
-                advance(len(batch))
-
-
-def _generate(run: LoadedRun, examples: Sequence[Example], batch_size: int) -> list[Generated]:
-    return run.model.generate(
-        examples, run.config.evaluation.max_new_tokens, run.prompt.stop_id, batch_size, run.forced
-    )
-
-
-def _one_by_one(run: LoadedRun, examples: Sequence[Example], batched: Sequence[Generated]) -> dict[str, int]:
-    """How many replies of a batch are the same, token by token, made singly: in half precision not all need be."""
-    alone = _generate(run, examples, 1)
-    same = sum(list(one.ids) == list(other.ids) for one, other in zip(alone, batched, strict=False))
-    print(f"{len(alone)} replies made singly too, in {run.model.llm.dtype}: {same} are the same", flush=True)
-    return {"replies": len(alone), "same": same}
-
-
-def _answer(
-    run: LoadedRun, split: str, dialogue: Dialogue, example: Example, generated: Generated, seconds: float, model: str
-) -> Answer:
-    raw = run.prompt.decode(generated.ids)
-    gates: dict[str, float] = {}
-    if len(generated.gates):
-        means = generated.gates.mean(axis=0).tolist()
-        gates = {name: round(gate, 4) for name, gate in zip(run.model.expert_names, means, strict=True)}
-    return Answer(
-        id=dialogue.id,
-        split=split,
-        scene=dialogue.scene,
-        history=dialogue.turns[:-1],
-        reference=_reference(dialogue),
-        reply=run.prompt.parse(raw),
-        raw=raw,
-        gates=gates,
-        seconds=round(seconds, 4),
-        model=model,
-        prompt=prompt_hash(example.tokens),
-    )

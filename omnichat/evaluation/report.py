@@ -8,13 +8,15 @@ from typing import Any
 
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError
+from omnichat.evaluation.baselines.settings import GIVEN, BaselineConfig, ScoredConfig
+from omnichat.evaluation.baselines.settings import TITLES as BASELINE_TITLES
 from omnichat.evaluation.charts import gauge
-from omnichat.evaluation.facts import deviations, realised, run_facts, tiny_notice
+from omnichat.evaluation.facts import baseline_facts, deviations, realised, run_facts, tiny_notice
 from omnichat.evaluation.figures import by_turn, confusions, curves, gates
 from omnichat.evaluation.measure import BASELINES, RATINGS, TITLES, shown
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
-from omnichat.evaluation.replies import REPLIES, read_answers, read_generation, replace_file
+from omnichat.evaluation.replies import REPLIES, Answer, read_answers, read_generation, replace_file
 from omnichat.evaluation.samples import choose, dialogues
 from omnichat.evaluation.score import SCORES
 from omnichat.secrets import masked
@@ -32,12 +34,12 @@ HEARING = {
 }
 
 
-def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside: Sequence[Path] = ()) -> Path:
+def write_report(run_dir: Path | str, config: ScoredConfig, title: str = "", beside: Sequence[Path] = ()) -> Path:
     """Write `report.html` from what lies in the run folder; returns its path.
 
     Args:
         run_dir: holds `replies.jsonl` and `scores.json`; `metrics.jsonl` and `generation.json` if they were made.
-        config: of the run.
+        config: of the run or baseline.
         title: of the page; the run's name by default.
         beside: folders of scored runs to stand beside this one (the same model given text, say).
 
@@ -54,7 +56,7 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
     examples = choose(answers, SHOWN)
     body = [
         f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(scores, config))}</p>',
-        tiny_notice(config, parameters),
+        tiny_notice(config, parameters) if isinstance(config, RunConfig) else "",
         _headlines(scores, others),
         section(
             "Scores",
@@ -63,13 +65,10 @@ def write_report(run_dir: Path | str, config: RunConfig, title: str = "", beside
             _in_parts(scores, "by_turn", "by turn of the user that is answered"),
             by_turn(scores),
         ),
-        _paper(scores, config, steps),
-        section("Training", curves(steps)),
-        section("Which expert is heard when", gates(answers, steps, config.model.experts)),
+        *(_training(config, scores, answers, steps) if isinstance(config, RunConfig) else []),
         section("Which emotion is answered for which", confusions(scores)),
         section(f"{len(examples)} dialogues", _about_dialogues(), dialogues(examples)),
-        section("The run", panel(facts(run_facts(config, parameters, steps, scores)))),
-        section("Where this departs from the paper", bullets(deviations(config, parameters))),
+        *_about_run(config, parameters, steps, scores),
         section("How the numbers are made", *_methods(scores)),
         f"<footer>Made by omnichat from the run folder {escape(run_dir.name)}.</footer>",
     ]
@@ -109,8 +108,34 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return steps
 
 
-def _lead(scores: Mapping[str, Any], config: RunConfig) -> str:
+def _training(
+    config: RunConfig, scores: Mapping[str, Any], answers: Sequence[Answer], steps: Sequence[Mapping[str, float]]
+) -> list[str]:
+    return [
+        _paper(scores, config, steps),
+        section("Training", curves(steps)),
+        section("Which expert is heard when", gates(answers, steps, config.model.experts)),
+    ]
+
+
+def _about_run(
+    config: ScoredConfig,
+    parameters: Mapping[str, Mapping[str, int]],
+    steps: Sequence[Mapping[str, float]],
+    scores: Mapping[str, Any],
+) -> list[str]:
+    if isinstance(config, BaselineConfig):
+        return [section("The baseline", panel(facts(baseline_facts(config, parameters, scores))))]
+    return [
+        section("The run", panel(facts(run_facts(config, parameters, steps, scores)))),
+        section("Where this departs from the paper", bullets(deviations(config, parameters))),
+    ]
+
+
+def _lead(scores: Mapping[str, Any], config: ScoredConfig) -> str:
     sets = ", ".join(f"{name} (n={split['n']})" for name, split in scores["splits"].items())
+    if isinstance(config, BaselineConfig):
+        return f"Baseline, {BASELINE_TITLES[config.baseline]}: {GIVEN[config.data.input]}. Scored on {sets}."
     hearing = HEARING[config.data.input]
     return f"Run {config.run_name}, step {scores['step']:,}, seed {config.seed}: {hearing}. Scored on {sets}."
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnichat.config import RunConfig
 from omnichat.dialogue import DataError
+from omnichat.evaluation.baselines.settings import ScoredConfig
 from omnichat.evaluation.measure import (
     NOTHING,
     SCRIPT,
@@ -33,7 +33,7 @@ SCORES = "scores.json"
 
 
 def score_run(
-    run_dir: Path | str, config: RunConfig, resources: Resources = NOTHING, partial: bool = False
+    run_dir: Path | str, config: ScoredConfig, resources: Resources = NOTHING, partial: bool = False
 ) -> dict[str, Any]:
     """Score all replies of a run folder into its `scores.json`, and return what it holds.
 
@@ -41,7 +41,7 @@ def score_run(
 
     Args:
         run_dir: holds `replies.jsonl` and `generation.json`.
-        config: of the run.
+        config: of the run or baseline.
         resources: for METEOR and BERTScore.
         partial: score splits whose replies are not all there, and mark them, instead of refusing.
 

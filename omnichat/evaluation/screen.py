@@ -9,7 +9,8 @@ from omnichat.evaluation.measure import BASELINES, TITLES, shown
 def print_scores(scores: Mapping[str, Any]) -> None:
     """The scores as a table: values times 100, their 95 % intervals, and what a constant guess would get."""
     splits = scores["splits"]
-    print(f"{scores['run']}, step {scores['step']}: x 100, [95 % interval], guess: constant or chance")
+    step = f", step {scores['step']}" if scores["step"] else ""  # a baseline has none
+    print(f"{scores['run']}{step}: x 100, [95 % interval], guess: constant or chance")
     for name, split in splits.items():
         if split["partial"]:
             print(f"PARTIAL: {name} has {split['partial']['replies']} of {split['partial']['of']} dialogues")

@@ -126,11 +126,15 @@ class WhisperRecogniser(Recogniser):
 
     async def open(self) -> None:
         """See `Recogniser.open`."""
-        from data_prep.synthesis.backends.whisper_checkpoint import load_whisper
+        from omnichat.models.encoders.checkpoint_files import EncoderError
+        from omnichat.models.whisper_checkpoint import load_whisper
 
-        self._whisper = await asyncio.to_thread(
-            load_whisper, Path(self.settings.model), self.settings.tokenizer, self.settings.device
-        )
+        try:
+            self._whisper = await asyncio.to_thread(
+                load_whisper, Path(self.settings.model), self.settings.tokenizer, self.settings.device
+            )
+        except EncoderError as error:
+            raise BackendError(str(error)) from None
 
     async def transcribe(self, wave: NDArray[np.float32]) -> str:
         """See `Recogniser.transcribe`."""
@@ -138,7 +142,7 @@ class WhisperRecogniser(Recogniser):
 
     def _transcribe(self, wave: NDArray[np.float32]) -> str:
         cut = [wave[start : start + length] for start, length in pieces(len(wave))]
-        said = (self._whisper.transcribe(piece, self.settings.language, self.settings.max_tokens) for piece in cut)
+        said = [self._whisper.transcribe([one], self.settings.language, self.settings.max_tokens)[0] for one in cut]
         return " ".join(said).strip()
 
 

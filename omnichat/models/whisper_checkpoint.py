@@ -1,5 +1,6 @@
 """Whisper with its decoder, from a Hugging Face folder or an openai-whisper `.pt`, for transcripts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from data_prep.synthesis.stage import BackendError
 from omnichat.audio import SAMPLE_RATE
 from omnichat.models.encoders.checkpoint_files import EncoderError, read_torch
 from omnichat.models.encoders.whisper import HUGGING_FACE_NAMES, SOURCE
+from omnichat.models.hugging_face import load_strictly
 
 # What the decoder has beyond the encoder's names (transformers convert_openai_to_hf.py); longer names first.
 DECODER_NAMES = {
@@ -46,16 +47,16 @@ class Whisper:
     extractor: Any
     tokenizer: Any
 
-    def transcribe(self, wave: NDArray[np.float32], language: str, max_tokens: int) -> str:
-        """The words of (S,) at 16 kHz, up to 30 s; greedy, so the same clip gives the same words."""
-        features = self.extractor(wave, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    def transcribe(self, waves: Sequence[NDArray[np.float32]], language: str, max_tokens: int) -> list[str]:
+        """The words of each of (S,) at 16 kHz, up to 30 s; greedy, so the same clip gives the same words."""
+        features = self.extractor(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
         features = features.to(self.model.device, self.model.dtype)
         several = getattr(self.model.generation_config, "is_multilingual", False)
         task = {"language": language, "task": "transcribe"} if several else {}
         longest = min(max_tokens, self.model.config.max_target_positions - 8)
         with torch.inference_mode():
             tokens = self.model.generate(features, do_sample=False, max_new_tokens=longest, **task)
-        return str(self.tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
+        return [str(text).strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def load_whisper(checkpoint: Path, tokenizer: str, device: str) -> Whisper:
@@ -67,22 +68,22 @@ def load_whisper(checkpoint: Path, tokenizer: str, device: str) -> Whisper:
         device: of torch's names.
 
     Raises:
-        BackendError: it is no such checkpoint, or has no tokenizer.
+        EncoderError: it is no such checkpoint, or has no tokenizer.
     """
     words = Path(tokenizer) if tokenizer else checkpoint
     if not words.is_dir():
-        raise BackendError(f"{checkpoint}: a .pt holds no tokenizer: set tokenizer to a folder of the same Whisper")
+        raise EncoderError(f"{checkpoint}: a .pt holds no tokenizer: set tokenizer to a folder of the same Whisper")
     try:
         if checkpoint.is_dir():
-            model = transformers.WhisperForConditionalGeneration.from_pretrained(checkpoint, local_files_only=True)
+            model = load_strictly(transformers.WhisperForConditionalGeneration, checkpoint, torch.float32, device)
         else:
             model = _from_openai(checkpoint, words)
         read = transformers.AutoTokenizer.from_pretrained(words, local_files_only=True)
     except (OSError, ValueError, RuntimeError, EncoderError) as error:
-        raise BackendError(f"{checkpoint}: no Whisper that can be read: {str(error).splitlines()[0]}") from None
+        raise EncoderError(f"{checkpoint}: no Whisper that can be read: {str(error).splitlines()[0]}") from None
     extractor = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     if len(read) > model.config.vocab_size:
-        raise BackendError(f"{words}: {len(read)} tokens, but the model of {checkpoint} has {model.config.vocab_size}")
+        raise EncoderError(f"{words}: {len(read)} tokens, but the model of {checkpoint} has {model.config.vocab_size}")
     return Whisper(model.eval().to(device), extractor, read)
 
 
@@ -90,7 +91,7 @@ def _from_openai(path: Path, words: Path) -> Any:
     contents = read_torch(path, SOURCE)
     dims, weights = contents.get("dims"), contents.get("model_state_dict")
     if not isinstance(dims, dict) or not isinstance(weights, dict) or (lacking := DIMS.keys() - dims.keys()):
-        raise BackendError(f"{path}: no checkpoint of openai-whisper{'' if not dims else f': no {lacking}'}")
+        raise EncoderError(f"{path}: no checkpoint of openai-whisper{'' if not dims else f': no {lacking}'}")
     values = {theirs: dims[ours] for ours, theirs in DIMS.items()}
     widths = {f"{side}_ffn_dim": 4 * dims["n_audio_state"] for side in ("encoder", "decoder")}
     generation = transformers.GenerationConfig.from_pretrained(words, local_files_only=True)
@@ -101,7 +102,7 @@ def _from_openai(path: Path, words: Path) -> Any:
     absent, extra = model.load_state_dict(renamed, strict=False)
     absent = set(absent) - {"proj_out.weight"}  # which is tied to the token embedding
     if extra or absent:
-        raise BackendError(f"{path}: weights do not fit: missing {sorted(absent)[:3]}, too many {sorted(extra)[:3]}")
+        raise EncoderError(f"{path}: weights do not fit: missing {sorted(absent)[:3]}, too many {sorted(extra)[:3]}")
     model.tie_weights()
     model.generation_config = generation
     return model

@@ -1,0 +1,201 @@
+"""Any model's replies to held-out dialogues, appended as they come, so a kill loses one batch."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+from omnichat.dialogue import Dialogue, Reply
+from omnichat.evaluation.progress import progress
+from omnichat.evaluation.replies import (
+    GENERATION,
+    REPLIES,
+    Answer,
+    answer_to_json,
+    mend,
+    read_generation,
+    replace_file,
+    write_answers,
+)
+from omnichat.evaluation.turns import Turns, Work, answered_places, rounds, set_name
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote.
+
+    Attributes:
+        raw: its text as it came.
+        gates: see `Answer`.
+    """
+
+    raw: str
+    gates: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A dialogue that ends in the turn to be answered, and where it comes from."""
+
+    dialogue: Dialogue
+    work: Work
+
+
+class Answerer(Protocol):
+    """What answers dialogues.
+
+    Attributes:
+        turns: which of them.
+        batch_size: how many are answered side by side.
+        model: hash of all that a reply depends on besides what it is an answer to.
+    """
+
+    turns: Turns
+    batch_size: int
+    model: str
+
+    def about(self) -> dict[str, Any]:
+        """What `generation.json` says of the model: `step`, `parameters`, `decoding`; called again at the end."""
+
+    def read(self, name: str, store: Path) -> tuple[list[Work], int]:
+        """The dialogues of a store as they can be shown to the model, and how many the store holds.
+
+        Raises:
+            DataError: every fault of the store at once.
+        """
+
+    def prompt_hash(self, asked: Asked) -> str:
+        """Of what the model is given."""
+
+    def write(self, batch: Sequence[Asked]) -> list[Written]:
+        """A reply to each."""
+
+    def parse(self, raw: str) -> Reply:
+        """A reply with its style, as scores take it."""
+
+
+def answer_stores(
+    answerer: Answerer, splits: Mapping[str, Path], run_dir: Path | str, limit: int | None = None
+) -> None:
+    """Answer every dialogue of the splits into `replies.jsonl`; replies that are there already are kept.
+
+    A reply is there if the same weights and settings made it from the same prompt, for the same reference; others
+    are dropped, and counted in a message.
+
+    Args:
+        answerer: the model.
+        splits: the store of each split by name.
+        run_dir: where `replies.jsonl` and `generation.json` go.
+        limit: dialogues per split; None for all.
+
+    Raises:
+        DataError: a store that cannot be read, or a replies file that is damaged other than at its end.
+    """
+    run_dir = Path(run_dir)
+    turns, model, path = answerer.turns, answerer.model, run_dir / REPLIES
+    found = mend(path)
+    earlier = read_generation(run_dir)
+    earlier = earlier if earlier.get("model") == model else {}
+    records = dict(earlier.get("splits", {}))
+    names = {split: set_name(split, turns) for split in splits}
+    kept = [answer for answer in found if answer.model == model and answer.split in set(records) - set(names.values())]
+    work: dict[str, list[Work]] = {}
+    for split, store in splits.items():
+        name = names[split]
+        everything, held = answerer.read(name, store)
+        work[name] = everything[:limit]
+        there = {answer.key: answer for answer in found if answer.model == model and answer.split == name}
+        done = [answer for one in work[name] for answer in _still_right(answerer, one, there)]
+        kept += done
+        count, of = _count(work[name]), held if turns == "last" else _count(everything)
+        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limit, "turns": turns}
+        what = "dialogues" if turns == "last" else "turns"
+        print(f"{name}: {count - len(done)} of {count} {what} to answer", flush=True)
+    if dropped := len(found) - len(kept):
+        print(f"{path}: {dropped} replies of other weights, settings or dialogues are dropped", flush=True)
+        write_answers(path, kept)
+
+    def describe() -> None:
+        about = {"model": model, **answerer.about()}
+        about |= {key: value for key, value in earlier.items() if about.get(key) is None}
+        replace_file(run_dir / GENERATION, (json.dumps(about | {"splits": records}, indent=2) + "\n").encode())
+
+    describe()
+    with path.open("a", encoding="utf-8") as out:
+        for name, pieces in work.items():
+            for answer in _answer_all(answerer, name, pieces):
+                out.write(answer_to_json(answer) + "\n")
+                out.flush()
+    describe()
+
+
+def make_work(dialogue: Dialogue, store_place: str, turns: Turns, first_turn: int = 0) -> Work:
+    """A dialogue with the turns of it that are to be answered; see `Work`."""
+    return Work(dialogue, store_place, first_turn, answered_places(dialogue, turns))
+
+
+def short_hash(values: Any) -> str:
+    """Of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _count(work: Sequence[Work]) -> int:
+    return sum(len(one.places) for one in work)
+
+
+def _reference(dialogue: Dialogue) -> Reply:
+    return Reply(dialogue.turns[-1].style, dialogue.turns[-1].text)
+
+
+def _still_right(answerer: Answerer, work: Work, there: Mapping[tuple[str, int], Answer]) -> list[Answer]:
+    """The replies to a dialogue that are there and would come out the same; they are entered into the work."""
+    kept = []
+    for place in work.places:
+        answer = there.get((work.dialogue.id, place))
+        if answer is not None:
+            dialogue = work.upto(place, answerer.turns)
+            same = answer.reference == _reference(dialogue) and dict(answer.scene) == dict(dialogue.scene)
+            if same and answer.prompt == answerer.prompt_hash(Asked(dialogue, work)):
+                kept.append(answer)
+                work.replies[place] = answer.reply
+        if answerer.turns == "own_history" and place not in work.replies:
+            break  # what follows answers a history that is not there yet
+    return kept
+
+
+def _answer_all(answerer: Answerer, split: str, work: list[Work]) -> Iterator[Answer]:
+    turns, size = answerer.turns, answerer.batch_size
+    with progress(split, _count(work) - sum(len(one.replies) for one in work)) as advance:
+        for side_by_side in rounds(work, turns):
+            tasks = [(one, place) for one, place in side_by_side if place not in one.replies]
+            for first in range(0, len(tasks), size):
+                batch = tasks[first : first + size]
+                asked = [Asked(one.upto(place, turns), one) for one, place in batch]
+                started = perf_counter()
+                written = answerer.write(asked)
+                seconds = (perf_counter() - started) / len(batch)
+                for (one, place), question, words in zip(batch, asked, written, strict=True):
+                    answer = _answer(answerer, split, question, words, seconds)
+                    one.replies[place] = answer.reply
+                    yield answer
+                advance(len(batch))
+
+
+def _answer(answerer: Answerer, split: str, asked: Asked, written: Written, seconds: float) -> Answer:
+    dialogue = asked.dialogue
+    return Answer(
+        id=dialogue.id,
+        split=split,
+        scene=dialogue.scene,
+        history=dialogue.turns[:-1],
+        reference=_reference(dialogue),
+        reply=answerer.parse(written.raw),
+        raw=written.raw,
+        gates=written.gates,
+        seconds=round(seconds, 4),
+        model=answerer.model,
+        prompt=answerer.prompt_hash(asked),
+    )
