@@ -43,7 +43,7 @@ experiments: sharechat-mini ## the paper's tables and figures at tiny size: make
 	  echo "make: $(DAILYTALK) is not there; name the folder of DailyTalk's lists (docs/experiments.md): make experiments DAILYTALK=FOLDER" >&2; exit 1; }
 	$(PY) -m data_prep.synthesis run corpora/dailytalk_tiny recipe=dailytalk_respoken \
 	  writing.corpus=$(DAILYTALK) speech.kind=flite scripts=240
-	$(PY) eval/experiment.py all --seeds $(SEEDS) --text docs/results-tiny.md
+	$(PY) eval/experiment.py all --jobs $(WORKERS) --seeds $(SEEDS) --text docs/results-tiny.md
 
 test: setup ## the tests
 	$(PY) -m pytest -q -n $(WORKERS)

@@ -30,6 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="+", metavar="NAME", help="of eval/experiments/NAME.yaml, or all")
     parser.add_argument("--size", default="tiny", help="tiny (default), full, or another that the experiment has")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of each row (0)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs side by side (1); tiny ones take a core each"
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of every run")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="folder of runs and pages")
     parser.add_argument("--text", type=Path, metavar="FILE", help="write all results into one Markdown file too")
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
                         f"{name}: {outcome.planned.row}, seed {outcome.planned.seed}: {state}, {outcome.planned.folder}"
                     )
                 continue
-            outcomes = run_all(runs, experiment.splits, scoring, name)
+            outcomes = run_all(runs, experiment.splits, scoring, name, max(1, options.jobs))
             texts.append(results_text(experiment, options.size, outcomes))
             failed += sum(bool(outcome.fault) for outcome in outcomes)
             print(f"{name}: {write_results(experiment, options.size, outcomes, options.out, name)}")

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +34,14 @@ class Planned:
     Attributes:
         folder: named by the hash of all that its result depends on; equal rows of several experiments share it.
         overrides: of train.py.
+        after: folder of the run that it begins with.
     """
 
     row: str
     seed: int
     folder: Path
     overrides: tuple[str, ...]
+    after: Path | None = None
 
     @property
     def log(self) -> Path:
@@ -94,7 +97,8 @@ def plan(
                 faults = error.faults if isinstance(error, ConfigError) else [" ".join(str(error).split())]
                 raise ConfigError([f"row {name!r}: {fault}" for fault in faults]) from None
             folders[name] = out / f"{common.recipe}-{_hash(config)}"
-            runs.append(Planned(name, seed, folders[name], tuple(overrides)))
+            after = None if row.init_from is None else folders[row.init_from]
+            runs.append(Planned(name, seed, folders[name], tuple(overrides), after))
     return runs
 
 
@@ -109,23 +113,34 @@ def _hash(config: RunConfig) -> str:
 
 
 def run_all(
-    runs: Sequence[Planned], splits: Sequence[str], scoring: Sequence[str] = (), label: str = "runs"
+    runs: Sequence[Planned], splits: Sequence[str], scoring: Sequence[str] = (), label: str = "runs", jobs: int = 1
 ) -> list[Outcome]:
     """Train and score every run that is not there yet. A failing run costs only itself and those that begin with it.
 
     Args:
-        runs: in order.
+        runs: each after the one that it begins with.
         splits: that are scored.
         scoring: further arguments of eval/run_store.py.
         label: of the progress bar.
+        jobs: runs side by side.
     """
-    outcomes: list[Outcome] = []
-    with _bar(label, len(runs)) as advance:
-        for planned in runs:
-            fault = "" if _scored(planned, splits) else _make(planned, splits, scoring)
-            outcomes.append(read_outcome(planned, splits, fault))
-            advance()
-    return outcomes
+    begun: dict[Path, Future[Outcome]] = {}
+
+    def make(planned: Planned) -> Outcome:
+        if planned.after is not None and planned.after in begun:  # it was begun earlier, so this ends
+            begun[planned.after].result()
+        fault = "" if _scored(planned, splits) else _make(planned, splits, scoring)
+        advance()
+        return read_outcome(planned, splits, fault)
+
+    with _bar(label, len(runs)) as advance, ThreadPoolExecutor(jobs) as pool:
+        try:
+            for planned in runs:
+                begun[planned.folder] = pool.submit(make, planned)
+            return [begun[planned.folder].result() for planned in runs]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def read_outcome(planned: Planned, splits: Sequence[str], fault: str = "") -> Outcome:

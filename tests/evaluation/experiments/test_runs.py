@@ -37,7 +37,7 @@ def test_a_row_is_made_once_and_the_next_begins_with_it(tmp_path: Path) -> None:
         plan(experiment(typo={"set": ["trainer.steps=3"]}), "tiny", [0], tmp_path)
     table = experiment(first={}, broken={"set": ["init_from=nowhere"]}, second={"init_from": "first"})
     runs = plan(table, "tiny", [0], tmp_path)
-    outcomes = run_all(runs, table.splits)
+    outcomes = run_all(runs, table.splits, jobs=2)
     assert [bool(outcome.scores) for outcome in outcomes] == [True, False, True], [one.fault for one in outcomes]
     assert "train.py ended with exit code 1" in outcomes[1].fault
     assert "nowhere" in outcomes[1].planned.log.read_text()
