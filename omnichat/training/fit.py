@@ -30,6 +30,7 @@ from omnichat.training.precompute import fill_feature_store
 from omnichat.training.preflight import Preflight, PreflightDone
 from omnichat.training.ranks import first_speaks, is_first
 from omnichat.training.resume import CHECKPOINTS, CheckpointWriter, initial_weights, starting_point
+from omnichat.training.slow_rank import SlowRankWatch
 from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
 CONFIG_FILE = "config.yaml"
@@ -97,6 +98,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         writer = CheckpointWriter(config, run_dir / CHECKPOINTS, stream, data.dataset.style_fields())
         callbacks: list[pl.Callback] = [
+            SlowRankWatch(progress.note),
             NonFiniteGuard(run_dir),
             StepMetrics(config.trainer.log_every, progress),
             Checkpointer(config.trainer.save_every, writer, stop),
