@@ -27,8 +27,8 @@ class TrainingError(ValueError):
 class NonFiniteGuard(pl.Callback):
     """Leaves out a step whose gradients are not finite: weights and moments stay as they were.
 
-    The dialogues of the step are written to `skipped.jsonl`, the count is logged as `train/skipped_steps`. DeepSpeed
-    keeps its gradients to itself; under it the loss is watched, and the run ends before the step.
+    The dialogues of the step are written to `skipped.jsonl`; `optim/skipped` is logged, 1 at such a step and else 0.
+    DeepSpeed keeps its gradients to itself; under it the loss is watched, and the run ends before the step.
 
     Raises:
         TrainingError: three such steps in a row, or one under DeepSpeed.
@@ -36,7 +36,6 @@ class NonFiniteGuard(pl.Callback):
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / SKIPPED_FILE
-        self.skipped = 0
         self._in_a_row = 0
 
     def on_before_optimizer_step(
@@ -48,7 +47,6 @@ class NonFiniteGuard(pl.Callback):
         if _losses_are_finite(trainer, pl_module) if inside else _gradients_are_finite(optimizer):
             self._in_a_row = 0
             return
-        self.skipped += 1
         self._in_a_row += 1
         step = trainer.global_step + 1
         names = [name for batch in pl_module.step_sums.batches for name in batch.dialogue_ids]

@@ -1,6 +1,7 @@
 """How a step is cut over ranks and micro-batches must not change it (invariant 2), in real processes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from omnichat import build
+from omnichat.batch import PackedBatch
 from omnichat.config import load_config
+from omnichat.data.steps import StepBatches
 from omnichat.training.fit import fit
 from omnichat.training.ranks import is_first
+from tests.training.empty_rank_job import silence
 
 QUICK = (
     "recipe=smoke", "data.made_up=16", "trainer.max_steps=3", "trainer.save_every=0", "trainer.validate_every=0",
@@ -43,6 +48,17 @@ def steps(run_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+def assert_same_gradients(expected: Path, found: Path, step: int) -> None:
+    """Of all steps up to this one, by their running mean."""
+    one, other = (load_file(run / "checkpoints" / str(step) / "optimizer.safetensors") for run in (expected, found))
+    means = {name: tensor for name, tensor in one.items() if name.endswith(".exp_avg")}
+    # The running mean of the gradients, not the weights: AdamW divides by the gradient's size, so that where it is zero
+    # but for rounding (the self-attention of a single query) a weight moves by that noise.
+    noise = 1e-6 * torch.stack([tensor.norm() for tensor in means.values()]).norm()
+    for name, tensor in means.items():
+        assert (tensor - other[name]).norm() <= 1e-3 * tensor.norm() + noise, name
+
+
 ENVIRONMENTS = [
     ({}, True),
     ({"LOCAL_RANK": "1"}, False),  # Lightning's own launcher
@@ -69,15 +85,39 @@ def test_losses_and_gradients_do_not_depend_on_the_cut(runs: dict[str, Path], wa
         assert other["loss/total"] == pytest.approx(one["loss/total"], rel=1e-6 if one["step"] == 1 else 1e-5)
         for count in ("data/dialogues", "data/tokens", "data/alpha_realised"):
             assert other[count] == one[count]
-    one, other = (
-        load_file(run / "checkpoints" / "3" / "optimizer.safetensors") for run in (runs["one rank"], runs[way])
-    )
-    means = {name: tensor for name, tensor in one.items() if name.endswith(".exp_avg")}
-    # The running mean of the gradients, not the weights: AdamW divides by the gradient's size, so that where it is zero
-    # but for rounding (the self-attention of a single query) a weight moves by that noise.
-    noise = 1e-6 * torch.stack([tensor.norm() for tensor in means.values()]).norm()
-    for name, tensor in means.items():
-        assert (tensor - other[name]).norm() <= 1e-3 * tensor.norm() + noise, name
+    assert_same_gradients(runs["one rank"], runs[way], 3)
+
+
+def test_a_rank_without_targets_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean per rank is 0/0 there; without gradients it would keep the others waiting for ever.
+
+    The second of three steps, so that what it does to weights and moments shows in the third.
+    """
+    two_ranks = ("trainer.micro_batch=4", "trainer.devices=2", "trainer.strategy=ddp")
+    settings = load_config(*QUICK, *two_ranks)
+
+    def batches(folder: Path) -> list[PackedBatch]:
+        """Of both ranks in the second step."""
+        config = build.materialise(settings, folder)  # of its own: scans are kept beside the stores
+        steps = build.build_data(config, build.build_prompt(config), None).steps
+        return [StepBatches(steps, 1, rank, 2)[1] for rank in (0, 1)]
+
+    ids = batches(tmp_path / "before")[1].dialogue_ids
+    silence(monkeypatch, set(ids))
+    first, second = batches(tmp_path / "after")
+    assert second.dialogue_ids == ids
+    assert (second.num_targets, second.global_targets) == (0, first.num_targets)
+    assert first.num_targets > 0
+    assert fit(load_config(*QUICK, *WAYS["one rank"]), tmp_path / "one") == 0
+    job = [str(Path(__file__).with_name("empty_rank_job.py")), str(tmp_path / "two"), ",".join(ids)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *job, *QUICK, *two_ranks]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    for one, other in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
+        assert other["loss/total"] == pytest.approx(one["loss/total"], rel=1e-5)
+        assert other["optim/skipped"] == 0
+    assert_same_gradients(tmp_path / "one", tmp_path / "two", 3)
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_global_batches(tmp_path: Path) -> None:
