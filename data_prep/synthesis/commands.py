@@ -18,7 +18,7 @@ from data_prep.synthesis.estimate import estimate
 from data_prep.synthesis.figures import figures, listed
 from data_prep.synthesis.folder import FolderError, RunFolder, enter
 from data_prep.synthesis.leases import living_drivers, lost_drivers
-from data_prep.synthesis.ledger import LedgerError
+from data_prep.synthesis.ledger import Ledger, LedgerError
 from data_prep.synthesis.merge import merge
 from data_prep.synthesis.pilot import write_pilot
 from data_prep.synthesis.pipeline import WORKED
@@ -152,11 +152,24 @@ def retry(options: argparse.Namespace) -> int:
             refused = sum(decision.verdict == "refused" for decision in new.values())
             print(f"{len(new)} decisions, {refused} dialogues are made again")
         else:
-            opened = pipeline.ledger.reopen(options.reason, options.stage)
+            opened = pipeline.ledger.reopen(options.reason, (options.stage,) if options.stage else WORKED)
             print(f"{opened:,} items of reason {options.reason} are pending again")
+            for note in _settled(pipeline.ledger, options.reason) if options.stage is None else ():
+                print(note)
             if not opened:
                 return DONE
     return _make(folder)
+
+
+def _settled(ledger: Ledger, reason: str) -> list[str]:
+    """What else was refused for this reason, by rules that would decide alike again, and what would change that."""
+    cures = {"deduplicate": "write others with another seed", "conversation": "raise conversation.max_takes"}
+    counts = {stage: sum(one.reason == reason for one in ledger.results(stage)) for stage in cures}
+    if reason == "turn_missing":
+        cures["conversation"] = "`retry` the reason of their turn in stage speak"
+    elif reason == "wer":
+        cures["conversation"] += " or conversation.max_wer, with `run OUT KEY=VALUE --change`"
+    return [f"{counts[stage]:,} more in stage {stage} stay refused: {cures[stage]}" for stage in cures if counts[stage]]
 
 
 def check(options: argparse.Namespace) -> int:

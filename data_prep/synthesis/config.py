@@ -20,7 +20,8 @@ RECIPES = Path(__file__).with_name("recipes")
 CONFIG_FILE = "config.yaml"
 # Changing these changes no result, so a run may go on with other ones.
 SERVER = ("endpoints", "api_key_env", "timeout", "retries", "backoff", "longest_wait", "concurrency", "max_bytes")
-FREE = ("execution", "prices", *(f"{part}.{key}" for part in ("chat", "speech.server") for key in SERVER))
+SERVED = ("chat", "speech.server", "gates.recogniser.server", "gates.emotion.server")
+FREE = ("execution", "prices", "chat.endpoints_of", *(f"{part}.{key}" for part in SERVED for key in SERVER))
 
 
 class ConfigError(ValueError):

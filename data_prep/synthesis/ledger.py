@@ -251,14 +251,12 @@ class Ledger:
                 (*lost, time.time()),
             ).rowcount
 
-    def reopen(self, reason: str, stage: str | None = None) -> int:
+    def reopen(self, reason: str, stages: Sequence[str]) -> int:
         """Make rejected items of a reason pending again; their attempts are counted on, so that seeds are new."""
-        where = "" if stage is None else " AND stage = ?"
-        values = (reason,) if stage is None else (reason, stage)
         return self.connection.execute(
             "UPDATE items SET status = 'pending', losses = 0, reason = '', message = '' "
-            f"WHERE status = 'rejected' AND wanted AND reason = ?{where}",
-            values,
+            f"WHERE status = 'rejected' AND wanted AND reason = ? AND stage IN ({', '.join('?' * len(stages))})",
+            (reason, *stages),
         ).rowcount
 
     def counts(self, stage: str) -> dict[str, int]:

@@ -3,11 +3,11 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
+from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings, addresses
 from data_prep.synthesis.stage import Retry
 from omnichat.dialogue import shown
 
@@ -25,6 +25,8 @@ class ChatSettings(ServerSettings):
             know no better. It is checked in any case.
         limit_key: what the server calls `max_tokens`.
         extra: further fields of the request, as {"top_p": 0.9} or a server's own.
+        endpoints_of: base addresses of models that are not behind `endpoints`, by model: vLLM serves one model a
+            server, and `writing.models` may name two.
     """
 
     model: str
@@ -33,6 +35,13 @@ class ChatSettings(ServerSettings):
     format: Literal["json_schema", "json_object", "none"] = "json_schema"
     limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra: dict[str, Any] = Field(default_factory=dict)
+    endpoints_of: dict[str, Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(addresses)]] = Field(
+        default_factory=dict
+    )
+
+    def of(self, model: str) -> "ChatSettings":
+        """The settings of another model."""
+        return self.model_copy(update={"model": model, "endpoints": self.endpoints_of.get(model, self.endpoints)})
 
 
 class Completion(NamedTuple):

@@ -13,10 +13,10 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError, Reject, Retry
@@ -33,6 +33,21 @@ FAILURES_TO_BREAK = 5  # in a row
 LONGEST_PAUSE = 120.0  # seconds that an endpoint is left alone
 
 
+def addresses(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, checked.
+
+    Raises:
+        ValueError: one is no address, or holds a password.
+    """
+    for endpoint in endpoints:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{masked(endpoint)!r} is not an address like http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("an address must not hold a password; name an environment variable in api_key_env")
+    return endpoints
+
+
 class ServerSettings(Contract):
     """Where a server is and how it is asked.
 
@@ -47,7 +62,7 @@ class ServerSettings(Contract):
         max_bytes: of an answer.
     """
 
-    endpoints: tuple[str, ...] = Field(min_length=1)
+    endpoints: Annotated[tuple[str, ...], AfterValidator(addresses)] = Field(min_length=1)
     api_key_env: str = ""
     timeout: float = Field(default=120.0, gt=0)
     retries: int = Field(default=4, ge=0)
@@ -55,17 +70,6 @@ class ServerSettings(Contract):
     longest_wait: float = Field(default=60.0, ge=0)
     concurrency: int = Field(default=16, ge=1)
     max_bytes: int = Field(default=64 * 2**20, ge=1)
-
-    @field_validator("endpoints")
-    @classmethod
-    def _addresses(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
-        for endpoint in endpoints:
-            parts = urlsplit(endpoint)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{masked(endpoint)!r} is not an address like http://localhost:8000/v1")
-            if parts.username or parts.password:
-                raise ValueError("an address must not hold a password; name an environment variable in api_key_env")
-        return endpoints
 
 
 class Reasons(NamedTuple):

@@ -1,7 +1,8 @@
 """Scripts that say nearly what an earlier one says.
 
 Whether two scripts are alike depends on the two alone: they share a band of their MinHash signatures, and by exact
-count `THRESHOLD` of their word triples. So it does not matter in which shard or order scripts were written: a script is
+count `THRESHOLD` of their word triples; or they are of different splits and share a whole dialogue, which the other
+branches may hide from that count. So it does not matter in which shard or order scripts were written: a script is
 dropped if and only if one with a lower number is like it, and merged shards give what one run gives.
 
 MinHash and banding: Broder, "On the resemblance and containment of documents" (1997); Leskovec, Rajaraman, Ullman,
@@ -10,8 +11,9 @@ a probability of 0.998, pairs that share 0.2 with one of 0.001. Equal scripts al
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import pairwise
 from zlib import crc32
 
@@ -46,6 +48,12 @@ def duplicates(scripts: Mapping[int, Script]) -> dict[int, int]:
                     if _share(triples(other), triples(row)) >= THRESHOLD:
                         first[row] = other
                         break
+    for group in _sharing([scripts[number] for number in numbers]):
+        for place, row in enumerate(group):
+            split = scripts[numbers[row]].brief.split
+            others = (other for other in group[:place] if scripts[numbers[other]].brief.split != split)
+            first[row] = min(next(others, row), first.get(row, row))
+    first = {row: other for row, other in first.items() if other != row}
     return {numbers[row]: numbers[other] for row, other in sorted(first.items())}
 
 
@@ -65,6 +73,16 @@ def shingles(script: Script) -> frozenset[int]:
         for start in range(max(1, len(words) - SHINGLE + 1)):
             found.add(crc32(" ".join(words[start : start + SHINGLE]).encode()))
     return frozenset(found)
+
+
+def _sharing(scripts: Sequence[Script]) -> Iterator[list[int]]:
+    """Rows of scripts, in order, that have a dialogue in common: history, current turn and reply, word for word."""
+    rows: dict[bytes, list[int]] = {}
+    for row, script in enumerate(scripts):
+        before = "\n".join([*(line.text for line in script.history), script.current])
+        for text in {branch.reply.text for branch in script.branches}:
+            rows.setdefault(blake2b(f"{before}\n{text}".encode(), digest_size=16).digest(), []).append(row)
+    return (group for group in rows.values() if len(group) > 1)
 
 
 def _share(first: frozenset[int], second: frozenset[int]) -> float:

@@ -56,6 +56,8 @@ class ScriptStage(Stage[Brief, Script]):
             files = {name: fingerprint(None, f"{name}.yaml") for name in ("grammar", "deepdialogue")}
             return settings | files | {"topics": fingerprint(self.settings.topics, "topics.yaml")}
         asked = {"model", "temperature", "max_tokens", "format", "extra"}
+        if self.settings.recipe == "deepdialogue":  # its graph of emotions
+            settings |= {"deepdialogue": fingerprint(None, "deepdialogue.yaml")}
         return settings | {"prompts": prompts_fingerprint()} | self.chat.model_dump(mode="json", include=asked)
 
     async def open(self) -> None:
@@ -63,7 +65,7 @@ class ScriptStage(Stage[Brief, Script]):
         if self.chat is None:
             return
         for model in dict.fromkeys(self.settings.models) or (self.chat.model,):
-            chat = make_chat(self.chat.model_copy(update={"model": model}))
+            chat = make_chat(self.chat.of(model))
             await chat.open()
             self._askers.append(Asker(chat, self.chat.max_tokens, self.chat.temperature))
 

@@ -88,6 +88,19 @@ def test_a_folder_keeps_to_its_config(tmp_path: Path) -> None:
     assert differing(more, fewer) == ["scripts: 1000 -> 2"]
 
 
+def test_a_server_may_move_while_a_run_goes_on() -> None:
+    """Addresses and patience change no result; a model and a limit do."""
+    asr = '{{kind: http, server: {{endpoints: ["http://{}/v1"], timeout: {}}}}}'
+    base = ["recipe=deepdialogue", "writing.models=[one, two]", "chat.model=one"]
+    old = compose([*base, 'chat.endpoints_of={two: ["http://a/v1"]}', f"gates.recogniser={asr.format('a', 1)}"])
+    new = compose([*base, 'chat.endpoints_of={two: ["http://b/v1"]}', f"gates.recogniser={asr.format('b', 2)}"])
+    assert old != new
+    assert differing(old, new) == []
+    assert differing(old, compose(["gates.recogniser.model=large"], old)) == ["gates.recogniser.model: '' -> 'large'"]
+    with pytest.raises(ConfigError, match="is not an address like"):
+        compose([*base, "chat.endpoints_of={two: [nowhere]}"])
+
+
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     """A typing error in OUT must not fill a folder of photographs."""
     (tmp_path / "photo.jpg").touch()

@@ -139,7 +139,8 @@ def test_reopened_items_go_on_counting_attempts(ledger: Ledger) -> None:
     one, two = ledger.claim("sing", "a", 2)
     ledger.commit("a", [Outcome(one.id, "rejected", reason="wer", attempts=10, refusals=("wer",) * 10)])
     ledger.commit("a", [Outcome(two.id, "rejected", reason="tts_silent", attempts=1, refusals=("tts_silent",))])
-    assert ledger.reopen("wer") == 1
+    assert ledger.reopen("wer", ("other",)) == 0
+    assert ledger.reopen("wer", ("sing", "other")) == 1
     (again,) = ledger.claim("sing", "a", 1)
     assert (again.id, again.first_attempt) == (one.id, 10)
     ledger.commit("a", [done(one.id)])

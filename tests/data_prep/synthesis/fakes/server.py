@@ -21,9 +21,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from tests.data_prep.synthesis.fakes.author import Author
+
 RATE = 16000
 SECONDS_PER_CHARACTER = 0.07
-REPLY = {"words": "I am glad to hear it."}
+REPLY = json.dumps({"words": "I am glad to hear it."})
 
 
 def buzz(seconds: float) -> NDArray[np.float32]:
@@ -43,10 +45,13 @@ class FakeServer:
         keys: the authorization header of every request.
         heard: transcript by number of samples.
         emotion: what the emotion route answers.
+        author: who writes the chat answers, and says what they meet; None: always the same words.
+        hears: transcript of the n-th recording, from 0, of what was said.
     """
 
-    def __init__(self, faults: Sequence[str] = (), always: str = "") -> None:
-        self.faults, self.always = list(faults), always
+    def __init__(self, faults: Sequence[str] = (), always: str = "", author: Author | None = None) -> None:
+        self.faults, self.always, self.author = list(faults), always, author
+        self.hears: Callable[[str, int], str] = lambda said, number: said
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.keys: list[str] = []
         self.heard: dict[int, str] = {}
@@ -82,6 +87,13 @@ class FakeServer:
         with self.lock:
             return self.faults.pop(0) if self.faults else self.always
 
+    def transcript(self, length: int) -> str:
+        """What is heard in a recording of so many samples."""
+        with self.lock:
+            said = self.heard.get(length, "")
+            before = list(self.heard)[: list(self.heard).index(length)] if said else []
+            return self.hears(said, sum(self.heard[other] == said for other in before))
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -100,18 +112,20 @@ class _Handler(BaseHTTPRequestHandler):
             fake.running += 1
             fake.most_running = max(fake.most_running, fake.running)
         try:
-            fault = fake.next_fault()
+            chat = self.path.endswith("/chat/completions")
+            fault = fake.author.fault(fields) if chat and fake.author else fake.next_fault()
             if fault in TRANSPORT:
                 TRANSPORT[fault](self)
-            elif self.path.endswith("/chat/completions"):
-                self.send_json(chat_answer(fields, fault))
+            elif chat:
+                text = fake.author.write(fields, fault) if fake.author else REPLY
+                self.send_json(chat_answer(fields, fault, text))
             elif self.path.endswith("/audio/speech"):
                 self.send_body(*speech_answer(fake, fields["input"], fields, fault))
             elif "/inference_" in self.path:
                 self.send_body(*speech_answer(fake, fields["tts_text"], fields | {"response_format": "pcm"}, fault))
             elif self.path.endswith("/audio/transcriptions"):
                 wave, _ = soundfile.read(io.BytesIO(fields["file"]))
-                text = "something else entirely" if fault == "misheard" else fake.heard.get(len(wave), "")
+                text = "something else entirely" if fault == "misheard" else fake.transcript(len(wave))
                 self.send_json({"text": text})
             elif self.path.endswith("/emotion"):
                 self.send_json([{"label": name, "score": score} for name, score in fake.emotion.items()])
@@ -202,7 +216,7 @@ def _status(code: int, **headers: str) -> Callable[[_Handler], None]:
 
 def _slow(handler: _Handler) -> None:
     time.sleep(0.05)
-    handler.send_json(chat_answer({"max_tokens": 10}, ""))
+    handler.send_json(chat_answer({"max_tokens": 10}, "", REPLY))
 
 
 TRANSPORT: dict[str, Callable[[_Handler], None]] = {
@@ -224,9 +238,9 @@ TRANSPORT: dict[str, Callable[[_Handler], None]] = {
 }
 
 
-def chat_answer(fields: dict[str, Any], fault: str) -> dict[str, Any]:
+def chat_answer(fields: dict[str, Any], fault: str, text: str) -> dict[str, Any]:
     """A chat completion in OpenAI's form."""
-    text, finish, refusal = json.dumps(REPLY), "stop", None
+    finish, refusal = "stop", None
     if fault == "truncated_json":
         text = text[:-8]
     elif fault == "whitespace":

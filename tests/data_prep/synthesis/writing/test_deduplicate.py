@@ -80,6 +80,31 @@ def test_equal_scripts_always_meet_and_the_lowest_stays() -> None:
     assert duplicates({}) == {}
 
 
+def test_no_dialogue_is_in_two_splits() -> None:
+    """One branch of three in training and in the test is a leak, though the scripts are different as a whole."""
+
+    def branched(split: str, *replies: str) -> Script:
+        one = script(["are", "you", "coming", "along", "today"])
+        branches = tuple(
+            Branch(style=STYLE, reply=Line(speaker="assistant", text=text, style=STYLE)) for text in replies
+        )
+        return one.model_copy(update={"brief": one.brief.model_copy(update={"split": split}), "branches": branches})
+
+    train = branched("train", "yes.", "i would rather stay at home and read a book.", "what a lovely thing to ask me.")
+    test = branched(
+        "test", "yes.", "no, my train leaves in half an hour from now.", "that depends on the weather there."
+    )
+    again = test.model_copy(update={"brief": train.brief})
+    assert duplicates({1: train, 2: again}) == {}
+    assert duplicates({1: train, 2: test}) == {2: 1}
+    assert duplicates({3: train, 2: test}) == {3: 2}
+    assert duplicates({1: train, 2: test, 3: branched("train", "never.", "yes.", "so it is said, my friend.")}) == {
+        2: 1,
+        3: 2,
+    }
+    assert duplicates({1: test.model_copy(update={"branches": (train.branches[1],)}), 2: train}) == {2: 1}
+
+
 @pytest.mark.parametrize("recipe", SUBSETS)
 def test_template_scripts_are_clearly_different(write: Callable[..., Any], recipe: str) -> None:
     """The shipped grammar must not lose its own scripts: each subset has hundreds of clearly different ones."""

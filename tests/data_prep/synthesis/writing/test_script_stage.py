@@ -1,6 +1,7 @@
 """The writing stage against a server that speaks the real protocol."""
 
 import asyncio
+import json
 import pickle
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def run(stage: ScriptStage, brief: Brief, attempts: int) -> tuple[list[Script | 
 def test_faults_of_a_server_end_in_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way over a socket: what a server does wrong has its reason, and the next attempt may succeed."""
     brief, answer = brief_and_answer()
-    monkeypatch.setattr("tests.data_prep.synthesis.fakes.server.REPLY", answer)
+    monkeypatch.setattr("tests.data_prep.synthesis.fakes.server.REPLY", json.dumps(answer))
     with FakeServer(["truncated_json", "whitespace", "refusal", "filtered"]) as server:
         chat = ChatSettings(model="m", endpoints=(f"{server.address}/v1",), retries=0)
         stage: ScriptStage = pickle.loads(pickle.dumps(ScriptStage(SETTINGS, chat)))
@@ -72,6 +73,8 @@ def test_what_changes_a_script_is_in_the_stages_identity(tmp_path: Path) -> None
     assert ScriptStage(SETTINGS, chat.model_copy(update={"endpoints": ("http://b/v1",)})).identity() == own
     for changed in ({"model": "n"}, {"temperature": 0.1}, {"extra": {"top_p": 0.5}}):
         assert ScriptStage(SETTINGS, chat.model_copy(update=changed)).identity() != own
+    graph = ScriptStage(WritingSettings(recipe="deepdialogue", writer="llm"), chat).identity()["deepdialogue"]
+    assert graph == ScriptStage(WritingSettings(recipe="deepdialogue")).identity()["deepdialogue"]
     template = ScriptStage(WritingSettings())
     topics = tmp_path / "topics.yaml"
     topics.write_text("- {name: fishing, kind: place, words: [river, lake]}\n")
