@@ -58,9 +58,13 @@ class Pipeline:
     def __post_init__(self) -> None:
         config = self.config
         self.decisions = read_decisions(self.ledger)
+        speak = SpeakStage(config.speech, config.gates)
+        # Another take of an engine that knows no chance would be the same recording again.
+        takes = 1 if speak.speech.deterministic else config.conversation.max_takes
+        self.hearing = config.conversation.model_copy(update={"max_takes": takes})
         self.stages: dict[str, Stage[Any, Any]] = {
             "scripts": ScriptStage(config.writing, config.chat),
-            "speak": SpeakStage(config.speech, config.gates),
+            "speak": speak,
             "mix": MixStage(config.mix),
         }
 
@@ -158,7 +162,7 @@ class Pipeline:
         for plan in self.plans():
             spoken = utterances(plan, self.config.speak_assistant)
             first = self.decisions.take("speech", plan.id)
-            yield plan, choose(plan, spoken, recordings, self.config.conversation, first)
+            yield plan, choose(plan, spoken, recordings, self.hearing, first)
 
     def mixed(self) -> Iterator[Mixed]:
         """All finished dialogues, in the order of the store."""

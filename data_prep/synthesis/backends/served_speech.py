@@ -23,7 +23,7 @@ REASONS = Reasons("tts_http", "tts_timeout")
 TABLES = Path(__file__).with_name("instructions")
 # As numbers, where a server takes them: OpenAI's `speed`, 1 being the voice's own. Ours.
 SPEEDS = {"slow": 0.8, "normal": 1.0, "fast": 1.25}
-RETRY_SPEEDS = 0.06  # a server that repeats itself is asked for a speed up to this share off
+REPEAT_SPEEDS = 0.06  # a server that repeats itself is asked for a speed drawn up to this share off
 
 
 class Instructions:
@@ -132,8 +132,8 @@ class ServedSpeech(SpeechBackend):
             raise Reject("tts_engine", f"no {utterance.voice.gender} voice {utterance.voice.name!r} in speakers")
         seed = int(attempt.rng.integers(2**31))
         speed = SPEEDS[utterance.style.speed or "normal"]
-        if attempt.number and self.settings.repeats:
-            speed *= 1 + RETRY_SPEEDS * float(attempt.rng.uniform(-1, 1))
+        if self.settings.repeats:  # at the first attempt too: it may be of a turn's second recording
+            speed *= 1 + REPEAT_SPEEDS * float(attempt.rng.uniform(-1, 1))
         attempt.cost.calls += 1
         answer = await self.ask(utterance, self.instructions.words(utterance.style), seed, round(speed, 3))
         return decoded(answer, self.form, self.settings.sample_rate)

@@ -46,7 +46,7 @@ class SpeechServerSettings(ServerSettings):
         instructions: a table of `backends/instructions/` by name, or a YAML file of that form; empty: the kind's own.
         send_speed: say a style's speed as a number, too, for models that take no instructions.
         send_seed: say the attempt's seed; servers that do not know it may refuse it.
-        repeats: whether the same words give the same audio, whatever the seed; only another speed is a retry then.
+        repeats: whether the same words give the same audio, whatever the seed; each recording has its own speed then.
         route: of CosyVoice's server.
         extra: further fields of the request, as {"language": "English"}.
     """

@@ -160,3 +160,17 @@ def test_a_turn_that_stays_bad_costs_its_dialogues(
         assert takes(server, shared) == 11
         assert outcomes(out)[1] == Counter({"": 12})
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("send_speed", [False, True])
+def test_a_server_that_repeats_itself_is_not_asked_the_same_again(
+    send_speed: bool, tmp_path: Path, shared: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another take of the same request is paid and is the same; with a speed of its own it is worth its call."""
+    with FakeServer() as server:
+        server.hears = lambda said, number: wrong(said) if said == shared else said
+        out = run(tmp_path, server, "speech.server.repeats=true", f"speech.server.send_speed={send_speed}")
+        asked = [call for path, call in server.calls if path.endswith("/audio/speech") and call["input"] == shared]
+    assert outcomes(out)[1] == Counter({"": 9, "wer": 3})
+    assert len(asked) == len({call["speed"] for call in asked} if send_speed else {""}) == (4 if send_speed else 1)
+    capsys.readouterr()
