@@ -1,7 +1,7 @@
 """What can go wrong inside a step: numbers that are not finite, memory, a worker, another rank; each named."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import PackedBatch
+from omnichat.checkpoint import trainable
 from omnichat.training.module import OmniChatModule
 
 IN_A_ROW = 3  # ours: one bad step may be a bad sample, three are a diverged model
@@ -28,6 +31,7 @@ class NonFiniteGuard(pl.Callback):
     """Leaves out a step whose gradients are not finite: weights and moments stay as they were.
 
     The dialogues of the step are written to `skipped.jsonl`; `optim/skipped` is logged, 1 at such a step and else 0.
+    The norms are logged too, as `grad_norm/mixformer` and `grad_norm/lora`: of the global batch, before clipping.
     DeepSpeed keeps its gradients to itself; under it the loss is watched, and the run ends before the step.
 
     Raises:
@@ -37,6 +41,14 @@ class NonFiniteGuard(pl.Callback):
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / SKIPPED_FILE
         self._in_a_row = 0
+        self._parts: dict[str, list[Parameter]] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What is trained stays the same parameters from here on; to look for them in each step would cost."""
+        assert isinstance(pl_module, OmniChatModule)
+        self._parts = {}
+        for name, parameter in trainable(pl_module.model).items():
+            self._parts.setdefault("mixformer" if name.startswith("mixformer.") else "lora", []).append(parameter)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -44,7 +56,9 @@ class NonFiniteGuard(pl.Callback):
         """After the backward of the last micro-batch, before clipping."""
         assert isinstance(pl_module, OmniChatModule)
         inside = isinstance(trainer.strategy, DeepSpeedStrategy)
-        if _losses_are_finite(trainer, pl_module) if inside else _gradients_are_finite(optimizer):
+        norms = {} if inside else {part: _gradient_norm(parameters) for part, parameters in self._parts.items()}
+        pl_module.step_sums.gradient_norms = norms
+        if _losses_are_finite(trainer, pl_module) if inside else torch.stack([*norms.values()]).isfinite().all():
             self._in_a_row = 0
             return
         self._in_a_row += 1
@@ -67,10 +81,11 @@ class NonFiniteGuard(pl.Callback):
         optimizer.zero_grad(set_to_none=True)
 
 
-def _gradients_are_finite(optimizer: Optimizer) -> bool:
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm: Any = torch.nn.utils.get_total_norm(gradients)
-    return bool((norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite())
+def _gradient_norm(parameters: Sequence[Parameter]) -> Tensor:
+    """Over all shards; 0 where there is no gradient."""
+    norm: Any = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    whole: Tensor = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return whole.to(parameters[0].device)
 
 
 def _losses_are_finite(trainer: pl.Trainer, module: OmniChatModule) -> bool:

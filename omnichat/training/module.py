@@ -35,6 +35,7 @@ class StepSums:
 
     losses: list[Losses] = field(default_factory=list)
     batches: list[PackedBatch] = field(default_factory=list)
+    gradient_norms: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
     waited: float = 0.0
     seconds: float = 0.0
@@ -128,7 +129,8 @@ class OmniChatModule(LightningModule):
     def step_metrics(self, sums: StepSums, in_parts: bool) -> dict[str, float]:
         """What is logged of a step: reads the device, and adds up over ranks.
 
-        With `in_parts` also the loss by source and by turn, and the gates by scenario; on all ranks or on none.
+        With `in_parts` also the loss by source and by turn, the gates by scenario, and the norms of the gradients; on
+        all ranks or on none.
         """
         sources = tuple(self.shares.sizes)
         parts = loss_parts(sums.losses, sums.batches, sources) if in_parts else {}
@@ -167,6 +169,7 @@ class OmniChatModule(LightningModule):
         metrics |= self._device_metrics(sums)
         if in_parts:
             metrics |= gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
+            metrics |= {f"grad_norm/{part}": float(norm) for part, norm in sums.gradient_norms.items()}
         return metrics
 
     def _device_metrics(self, sums: StepSums) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omnichat.config import load_config
 from omnichat.training.fit import fit
 
-PARTS = ("loss/by_source/", "loss/by_turn/", "gate/")
+PARTS = ("loss/by_source/", "loss/by_turn/", "gate/", "grad_norm/")
 
 
 def test_parts_stand_at_every_log_every_th_step_and_the_last(tmp_path: Path) -> None:

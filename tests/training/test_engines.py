@@ -43,10 +43,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def losses(run_dir: Path) -> list[float]:
-    """Of every step, in order."""
+def losses(run_dir: Path, name: str = "loss/total") -> list[float]:
+    """Of every step, in order; or another metric, where it is written."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss/total"] for line in lines if "loss/total" in line]
+    return [line[name] for line in lines if name in line]
 
 
 def saved(run_dir: Path, step: int, *stems: str) -> dict[str, Tensor]:
@@ -68,6 +68,10 @@ def test_gradients_are_those_of_one_process(runs: Path, engine: str) -> None:
     """A division too many (by ranks, by micro-batches, by both) or a clip of one rank's own norm shows in the steps."""
     one = runs / "one_sgd"
     assert losses(runs / f"{engine}_sgd") == pytest.approx(losses(one), rel=1e-5)
+    for name in ("grad_norm/mixformer", "grad_norm/lora"):
+        norms = losses(runs / f"{engine}_sgd", name)
+        assert norms == ([] if "deepspeed" in engine else pytest.approx(losses(one, name), rel=1e-4))
+    assert losses(one, "grad_norm/lora")
     start = saved(runs / "one", 2, "mixformer")  # another point of the same model, to take a step's size from
     for stem in ("mixformer", "adapter"):
         assert_close(saved(runs / f"{engine}_sgd", 2, stem), saved(one, 2, stem), 1e-5)

@@ -11,9 +11,11 @@ import torch
 from omnichat.checkpoint import load_checkpoint, tensors_sha256
 from omnichat.config import RunConfig, load_config
 from omnichat.models.omnichat import OmniChat
+from omnichat.training import module
 from omnichat.training.fit import fit
 from omnichat.training.guard import SKIPPED_FILE, TrainingError
 from omnichat.training.module import OmniChatModule
+from tests.training.engines_job import plain_sgd
 
 QUICK = (
     "recipe=smoke",
@@ -65,6 +67,24 @@ def test_a_step_that_is_not_finite_is_left_out(
     assert "step 2: the gradients are not finite" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["optim/skipped"] for line in lines] == [0, 1, 0]
+
+
+def test_norms_of_the_gradients_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which half of the model diverges, or stands still, is not seen in the loss; after clipping both would be small.
+
+    Plain SGD's steps are the clipped gradients times the rate.
+    """
+    monkeypatch.setattr(module, "build_optimizer", plain_sgd)
+    fit(config("trainer.max_steps=2", "trainer.log_every=2", "trainer.gradient_clip=0.2"), tmp_path)
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    norms = {part: second[f"grad_norm/{part}"] for part in ("mixformer", "lora")}
+    assert not any(name.startswith("grad_norm") for name in first)
+    whole = sum(norm**2 for norm in norms.values()) ** 0.5
+    assert whole > 0.2
+    before, after = (load_checkpoint(tmp_path / "checkpoints" / str(step)).tensors for step in (1, 2))
+    for part, stem in (("mixformer", "mixformer"), ("lora", "adapter")):
+        moved = torch.stack([(after[stem][name] - tensor).norm() for name, tensor in before[stem].items()]).norm()
+        assert moved / second["optim/learning_rate"] == pytest.approx(norms[part] * 0.2 / whole, rel=0.01)
 
 
 def test_three_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

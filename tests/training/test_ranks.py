@@ -85,6 +85,8 @@ def test_losses_and_gradients_do_not_depend_on_the_cut(runs: dict[str, Path], wa
         assert other["loss/total"] == pytest.approx(one["loss/total"], rel=1e-6 if one["step"] == 1 else 1e-5)
         for count in ("data/dialogues", "data/tokens", "data/alpha_realised"):
             assert other[count] == one[count]
+    for part in ("grad_norm/mixformer", "grad_norm/lora"):
+        assert found[-1][part] == pytest.approx(expected[-1][part], rel=1e-3)
     assert_same_gradients(runs["one rank"], runs[way], 3)
 
 
