@@ -45,8 +45,10 @@ def run(cfg: DictConfig) -> None:
             sweep_folders.append(Path(job.runtime.output_dir))
             run_point(config, cfg, job)
             return
-        from omnichat.training.fit import fit
-
+        if config.task == "events":
+            from omnichat.training.events import fit_events as fit
+        else:
+            from omnichat.training.fit import fit
         code = fit(config, Path(job.runtime.output_dir))
     except ConfigError as error:
         stop(error, WRONG_USAGE)

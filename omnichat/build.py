@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from omnichat.audio import num_windows
 from omnichat.batch import Example
 from omnichat.config import ConfigError, RunConfig
 from omnichat.data.dataset import DialogueDataset, StoreDataset
@@ -27,6 +28,7 @@ from omnichat.data.steps import Steps
 from omnichat.data.store import Store
 from omnichat.dialogue import Dialogue
 from omnichat.models.encoders import Encoder, load_encoder
+from omnichat.models.events import EventModel
 from omnichat.models.llm import add_lora, load_llm
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
@@ -189,9 +191,16 @@ def _assemble(
         llm.activation_checkpointing_enable()
         for layer in llm.model.layers:
             layer.training = True  # else transformers leaves it out; what is inside stays in evaluation mode
-    mixformer = MixFormer(
-        widths if widths is not None else {name: encoder.dim for name, encoder in encoders.items()},
-        llm.config.hidden_size,
+    widths = widths if widths is not None else {name: encoder.dim for name, encoder in encoders.items()}
+    mixformer = _mixformer(config, widths, llm.config.hidden_size)
+    return OmniChat(encoders, mixformer, llm, model.window, model.queries, config.trainer.compile)
+
+
+def _mixformer(config: RunConfig, widths: Mapping[str, int], out_dim: int) -> MixFormer:
+    model = config.model
+    return MixFormer(
+        widths,
+        out_dim,
         gate=model.gate,
         hidden=model.qformer.hidden,
         layers=model.qformer.layers,
@@ -200,7 +209,21 @@ def _assemble(
         window=model.window,
         queries=model.queries,
     )
-    return OmniChat(encoders, mixformer, llm, model.window, model.queries, config.trainer.compile)
+
+
+def build_event_model(config: RunConfig, classes: int, clip: int) -> EventModel:
+    """The experts of a run, frozen, with a Mix-Former and a head to be trained, on the accelerator that it names.
+
+    Args:
+        config: of the run.
+        classes: that the head tells apart.
+        clip: samples at 16 kHz of every clip.
+    """
+    encoders, model = build_encoders(config), config.model
+    mixformer = _mixformer(config, {name: encoder.dim for name, encoder in encoders.items()}, model.qformer.hidden)
+    made = EventModel(encoders, mixformer, model.qformer.hidden, num_windows(clip, model.window), classes)
+    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return made.to("cuda" if on_gpu else "cpu")
 
 
 def training_stores(config: RunConfig) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from omnichat.recipes import compose, did_you_mean
-from omnichat.schema import DataConfig, ModelConfig, RunConfig, Section, SourceConfig, TrainerConfig
+from omnichat.schema import DataConfig, RunConfig, Section, SourceConfig, TrainerConfig
 
 # What pydantic adds to the place of a fault where a key may be of several types.
 UNION_TAGS = ("constrained-int", "literal['auto']")
@@ -184,7 +184,7 @@ def _contradictions(config: RunConfig) -> list[str]:
             for name in data.first
         ),
         (
-            data.features == "cached" and data.features_dir is None,
+            data.features == "cached" and data.features_dir is None and config.task == "dialogue",
             "data.features_dir: data.features=cached keeps frames there; name a folder, or data.features=live",
         ),
         (
@@ -207,7 +207,7 @@ def _contradictions(config: RunConfig) -> list[str]:
             "trainer.validate_every: there is nothing to validate on; set data.val, or trainer.validate_every=0",
         ),
     ]
-    return [*(message for broken, message in rules if broken), *_checkpoint_faults(model)]
+    return [*(message for broken, message in rules if broken), *_checkpoint_faults(config)]
 
 
 def _alpha_rules(data: DataConfig) -> list[tuple[bool, str]]:
@@ -270,10 +270,10 @@ def _step_rules(trainer: TrainerConfig) -> list[tuple[bool, str]]:
     ]
 
 
-def _checkpoint_faults(model: ModelConfig) -> list[str]:
-    sections = {f"model.encoders.{name}": getattr(model.encoders, name) for name in model.experts} | {
-        "model.llm": model.llm
-    }
+def _checkpoint_faults(config: RunConfig) -> list[str]:
+    model = config.model
+    sections = {f"model.encoders.{name}": getattr(model.encoders, name) for name in model.experts}
+    sections |= {"model.llm": model.llm} if config.task == "dialogue" else {}  # events are told apart without
     if model.random:
         return [
             f"{key}.checkpoint: is set, but model.random=true trains on random weights; set one of them back"

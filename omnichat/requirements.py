@@ -20,6 +20,7 @@ PLACES = {
     "checkpoints/tiny": "ships with this repository: git checkout checkpoints/tiny",
     "corpora/quickstart": "make quickstart makes it",
     "corpora/sharechat_mini": "make sharechat-mini makes it",
+    "corpora/interact": "docs/interaction.md says how it is made",
     "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), as README.md, 'Data', describes",
     "corpora/sharechat": "ShareChatX (sharechatx.github.io), as README.md, 'Data', describes",
 }
@@ -55,7 +56,8 @@ def missing(config: RunConfig) -> list[str]:
 def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
     model, data = config.model, config.data
     checkpoints = {f"model.encoders.{name}": getattr(model.encoders, name).checkpoint for name in model.experts}
-    named = {f"{key}.checkpoint": path for key, path in (checkpoints | {"model.llm": model.llm.checkpoint}).items()}
+    checkpoints |= {"model.llm": model.llm.checkpoint} if config.task == "dialogue" else {}
+    named = {f"{key}.checkpoint": path for key, path in checkpoints.items()}
     named["data.synthetic"] = data.synthetic if data.alpha != 0 else None
     named["data.real"] = data.real if data.alpha != 1 else None
     named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items() if source.weight}

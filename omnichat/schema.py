@@ -180,6 +180,7 @@ class RunConfig(Section):
     """Everything a run depends on."""
 
     run_name: Name
+    task: Literal["dialogue", "events"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     resume: Text
     init_from: Text | None

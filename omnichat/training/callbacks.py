@@ -109,10 +109,14 @@ class ProgressLine:
         parts += [f"{part} {metrics[f'loss/{part}']:.3f}" for part in ("style", "content") if f"loss/{part}" in metrics]
         parts += [f"lr {metrics['optim/learning_rate']:.1e}", f"{metrics['perf/tokens_per_s']:,.0f} tok/s"]
         parts += [f"wait {metrics['perf/data_wait']:.0%}"]
+        self.say(step, " ".join(parts))
+
+    def say(self, step: int, state: str) -> None:
+        """Show how a step went, in words."""
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, state=" ".join(parts))
+            self.bar.update(self.task, completed=step, state=state)
         elif not self.console.quiet:
-            print(f"step {step}/{self.total} " + " ".join(parts), file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total} {state}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Say something that stays on the screen."""

@@ -75,7 +75,8 @@ class CheckpointWriter:
 
 def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and sha256 of every frozen part."""
-    paths = build.expert_checkpoints(config) | {"llm": str(config.model.llm.checkpoint)}
+    paths = build.expert_checkpoints(config)
+    paths |= {"llm": str(config.model.llm.checkpoint)} if config.task == "dialogue" else {}
     return {name: {"path": path, "sha256": _sha256(locate(path), _stamp(locate(path)))} for name, path in paths.items()}
 
 
