@@ -1,6 +1,7 @@
 """The chain with a recogniser that mishears: which turns are spoken again, how often, and what is given up."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -173,4 +174,26 @@ def test_a_server_that_repeats_itself_is_not_asked_the_same_again(
         asked = [call for path, call in server.calls if path.endswith("/audio/speech") and call["input"] == shared]
     assert outcomes(out)[1] == Counter({"": 9, "wer": 3})
     assert len(asked) == len({call["speed"] for call in asked} if send_speed else {""}) == (4 if send_speed else 1)
+    capsys.readouterr()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+def test_real_words_are_really_heard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """flite speaks and pocketsphinx judges: what is kept has its words, and what is lost has its reason."""
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed")
+    out = tmp_path / "run"
+    settings = ["recipe=sharechat_emotion_mini", "scripts=1", "splits={train: 1}", "writing.history_turns=[2]"]
+    settings += ["speech.kind=flite", "gates.recogniser={kind: pocketsphinx, judges: true}"]
+    assert main(["run", str(out), *settings, "conversation.max_takes=2", "execution.executor=inline"]) == 0
+    with Ledger(out / "ledger.sqlite") as ledger:
+        mixes = [json.loads(text) for (text,) in ledger.query("SELECT input FROM items WHERE stage = 'mix' AND wanted")]
+    _, conversations = outcomes(out)
+    assert len(mixes) == conversations.pop("") >= 1
+    assert set(conversations) <= {"wer", "turn_missing"}
+    assert len(mixes) + conversations.total() == 3
+    for mix in mixes:
+        heard = [one for one in mix["speech"] if one is not None]
+        assert sum(one["errors"] for one in heard) <= 0.05 * sum(one["words"] for one in heard)
+        assert all(one["words"] and "alignment" in one["measures"] for one in heard)
     capsys.readouterr()
