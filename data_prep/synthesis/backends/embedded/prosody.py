@@ -7,6 +7,7 @@ of emotion", Speech Communication 40 (2003), where it treats them; the amounts a
 classifier tells them apart.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from omnichat.audio import SAMPLE_RATE
 from omnichat.dialogue import Style
 
 LEVEL = 10 ** (-23 / 20)  # RMS of neutral speech, full scale = 1: leaves loud emotions room for their peaks
+NEPERS = math.log(10) / 20  # of a decibel: exp is several times faster than a power of 10
 NEUTRAL_RATE = 165.0  # words per minute
 PEAK = 0.94  # -0.5 dBFS, the peak rule of Divide-and-Remaster (dnr-utils config.py)
 
@@ -93,7 +95,7 @@ def colour(wave: NDArray[np.float32], prosody: Prosody, rng: np.random.Generator
     samples = wave.astype(np.float64)
     samples /= max(_rms(samples), 1e-6)
     seconds = np.arange(len(samples)) / SAMPLE_RATE
-    envelope = _envelope(samples)
+    envelope = _envelope(samples) if prosody.breath else None
     if prosody.tremor:
         phase = 2 * np.pi * 10 * seconds + rng.uniform(0, 2 * np.pi)
         shift = 0.001 * prosody.tremor * np.sin(phase)  # seconds; its slope is the pitch deviation
@@ -106,16 +108,16 @@ def colour(wave: NDArray[np.float32], prosody: Prosody, rng: np.random.Generator
         samples = _tilted(samples, prosody.tilt)
         samples /= max(_rms(samples), 1e-6)
     if prosody.swell:
-        samples = samples * 10 ** (np.linspace(-0.5, 0.5, len(samples)) * prosody.swell / 20)
-    if prosody.breath:
+        samples = samples * np.exp(np.linspace(-0.5, 0.5, len(samples)) * prosody.swell * NEPERS)
+    if envelope is not None:
         samples = samples + prosody.breath * (0.3 + envelope) * _tilted(rng.standard_normal(len(samples)), 1.0)
     samples *= LEVEL * 10 ** (prosody.gain / 20) / max(_rms(samples), 1e-6)
-    samples *= min(1.0, PEAK / max(float(np.abs(samples).max()), 1e-6))
+    samples *= min(1.0, PEAK / max(float(samples.max()), -float(samples.min()), 1e-6))
     return samples.astype(np.float32)
 
 
 def _rms(samples: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(samples**2)))
+    return math.sqrt(float(samples @ samples) / len(samples))
 
 
 def _envelope(samples: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,6 +136,6 @@ def _octaves(size: int) -> NDArray[np.float64]:
 
 def _tilted(samples: NDArray[np.float64], decibels_per_octave: float) -> NDArray[np.float64]:
     size = 1 << (len(samples) - 1).bit_length()  # a power of two: prime lengths are slow
-    gains = 10 ** (decibels_per_octave * _octaves(size) / 20)
+    gains = np.exp(decibels_per_octave * NEPERS * _octaves(size))
     tilted: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(samples, size) * gains, size)
     return tilted[: len(samples)]
