@@ -75,10 +75,15 @@ def test_a_third_of_the_answers_is_unusable(tmp_path: Path, capsys: pytest.Captu
         (tokens,) = ledger.query("SELECT sum(tokens_out) FROM items WHERE stage = 'scripts'")[0]
     found = refusals(out, "scripts")
     assert set(author.met) == set(SCRIPT_FAULTS)
-    assert found == Counter(SCRIPT_FAULTS[fault] for fault in author.met)
-    assert calls == 16 + found.total()
+    wanted = Counter(SCRIPT_FAULTS[fault] for fault in author.met)
+    shared = {"llm_http", "llm_timeout"}  # an endpoint that fails is left alone for a while, which others meet too
+    assert {reason: n for reason, n in found.items() if reason not in shared} == {
+        reason: n for reason, n in wanted.items() if reason not in shared
+    }
+    assert all(found[reason] >= wanted[reason] for reason in shared)
+    assert 16 + wanted.total() <= calls <= 16 + found.total()
     unread = ("429", "timeout", "refusal")  # no usage comes with those
-    assert tokens == 12 * (calls - sum(fault in unread for fault in author.met))
+    assert tokens == 12 * (16 + sum(fault not in unread for fault in author.met))
     rows = report_rows(out)
     assert {reason: rows[reason][1:] for reason in found} == {reason: ["0", str(n)] for reason, n in found.items()}
     assert main(["verify", str(out)]) == 0
