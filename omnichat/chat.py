@@ -11,7 +11,7 @@ import torch
 from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack, to_device
-from omnichat.checkpoint import STATE, find_checkpoint, load_checkpoint, restore_trained
+from omnichat.checkpoint import CHECKPOINTS, STATE, find_checkpoint, load_checkpoint, restore_trained
 from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.llm import Session
@@ -51,7 +51,7 @@ def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
     Raises:
         CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why.
     """
-    start = load_checkpoint(find_checkpoint(Path(run_dir) / "checkpoints", checkpoint))
+    start = load_checkpoint(find_checkpoint(Path(run_dir) / CHECKPOINTS, checkpoint))
     config = saved_config(start.state["config"], start.path / STATE)
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+CHECKPOINTS = "checkpoints"  # in a run's folder
 MANIFEST = "manifest.json"
 STATE = "state.json"
 TEMPORARY = ".partial-"

@@ -14,7 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from omnichat import build
-from omnichat.checkpoint import STATE, TEMPORARY, Checkpoint, CheckpointError, find_checkpoint, load_checkpoint
+from omnichat.checkpoint import (
+    CHECKPOINTS,
+    STATE,
+    TEMPORARY,
+    Checkpoint,
+    CheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+)
 from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.model_card import model_card
 from omnichat.models.llm import load_llm
@@ -55,7 +63,7 @@ def export(run_dir: Path | str, out: Path | str, which: str = "newest", merge: b
         ValueError: the language model cannot be loaded; see `load_llm`.
     """
     run_dir, out = Path(run_dir), Path(out)
-    start = load_checkpoint(find_checkpoint(run_dir / "checkpoints", which))
+    start = load_checkpoint(find_checkpoint(run_dir / CHECKPOINTS, which))
     config = saved_config(start.state["config"], start.path / STATE)
     faults = [f"out: {out} is not an empty folder; name a new one"] if out.exists() and _in_use(out) else []
     if merge and not config.model.lora.enabled:

@@ -15,7 +15,7 @@ import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from omnichat import build
-from omnichat.checkpoint import CheckpointError, restore_trained
+from omnichat.checkpoint import CHECKPOINTS, CheckpointError, restore_trained
 from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
@@ -29,7 +29,7 @@ from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.precompute import fill_feature_store
 from omnichat.training.preflight import Preflight, PreflightDone
 from omnichat.training.ranks import first_speaks, is_first
-from omnichat.training.resume import CHECKPOINTS, CheckpointWriter, initial_weights, starting_point
+from omnichat.training.resume import CheckpointWriter, initial_weights, starting_point
 from omnichat.training.slow_rank import SlowRankWatch
 from omnichat.training.stopping import StopRequest, in_slurm, requeue
 

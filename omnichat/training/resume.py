@@ -12,14 +12,13 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from omnichat import build, checkpoint
-from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
+from omnichat.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
 from omnichat.recipes import locate
 from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
 
-CHECKPOINTS = "checkpoints"  # in a run's folder
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
 FREE_SECTIONS = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")
 FREE_DATA_KEYS = ("data.num_workers", "data.features_dir", "data.test")  # how it is read, not what

@@ -1,7 +1,6 @@
 """The pages in a real browser: what is drawn, what plays, and that nothing is fetched from anywhere."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,17 @@ from omnichat.evaluation.mos import score_ratings
 from omnichat.evaluation.replies import Answer
 from omnichat.evaluation.report import write_report
 from omnichat.evaluation.score import score_run
+from tests.browser import chromium
 from tests.evaluation.conftest import write_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=options)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 class Opened:

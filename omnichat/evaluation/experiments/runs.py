@@ -19,11 +19,11 @@ from omnichat.config import ConfigError, load_config
 from omnichat.data.store import Store
 from omnichat.evaluation.experiments.definition import DefinitionError, Experiment
 from omnichat.evaluation.replies import replace_file
+from omnichat.evaluation.score import SCORES
 from omnichat.recipes import ROOT, locate
 from omnichat.schema import RunConfig
 
 ABOUT = "experiment.json"  # in a run's folder: what it is a run of
-SCORES = "scores.json"
 NO_PART = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")  # of what a run computes
 
 

@@ -1,9 +1,6 @@
 """The pilot's page in a real browser: it is heard, clicked through and saved, and the run obeys what was saved."""
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +10,10 @@ from data_prep.synthesis.__main__ import main
 from data_prep.synthesis.contracts import Mixed
 from data_prep.synthesis.folder import RunFolder
 from data_prep.synthesis.session import session
+from tests.browser import chromium
 
 pytest.importorskip("espeakng_loader", reason="the embedded engine is not installed: pip install -e '.[tts]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@contextmanager
-def chromium() -> Iterator[Any]:
-    """Chromium without a window. While it is open, this thread's event loop is its own: no command can be run."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=options)
-        yield started
-        started.close()
+pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
 
 
 def dialogues(run: Path) -> dict[str, Mixed]:

@@ -1,0 +1,24 @@
+"""A headless Chromium for the tests of pages; they skip where there is none."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Chromium without a window. While it is open, this thread's event loop is its own: no command can be run."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=options)
+        yield started
+        started.close()
