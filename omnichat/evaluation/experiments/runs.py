@@ -24,7 +24,7 @@ from omnichat.recipes import ROOT, locate
 from omnichat.schema import RunConfig
 
 ABOUT = "experiment.json"  # in a run's folder: what it is a run of
-NO_PART = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")  # of what a run computes
+NO_PART = ("run_name", "resume", "preflight", "threads", "logger")  # of what a run computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ def plan(
 def _hash(config: RunConfig) -> str:
     """Of what a run computes and on which dialogues; equal for equal results."""
     values = {key: value for key, value in config.model_dump(mode="json").items() if key not in NO_PART}
+    del values["evaluation"]["batch_size"]  # replies are the same in batches of any size
     data = config.data
     paths = [data.synthetic, data.real, *(source.path for source in data.sources.values())]
     paths += [*data.val.values(), *data.test.values()]
