@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnichat.secrets import mask_output
+from omnichat.evaluation.arguments import guarded
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
 EXAMPLES = """examples:
   python eval/experiment.py table4 --seeds 0 1 2          # at tiny size, on two CPU cores
   python eval/experiment.py table4 --size full            # on a cluster's node, as recipes/ have it
@@ -15,12 +14,16 @@ EXAMPLES = """examples:
   python eval/experiment.py table2 --set trainer.max_steps=100 --show
 
 A run is known by the hash of its config and its dialogues: what is there is not made again, and the same command goes
-on after an interruption. Equal rows of several experiments are one run.
-Exit codes: 0 done, 1 a run failed, 2 wrong usage."""
+on after an interruption. Equal rows of several experiments are one run."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run experiments and write their pages; returns the exit code."""
+    parser = _parser()
+    return guarded(arguments, parser.format_help().rstrip(), lambda: _run(parser.parse_args(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eval/experiment.py",
         description="Train and score the rows of the paper's tables and figures; the paper's values beside ours.",
@@ -39,46 +42,33 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--wordnet", type=Path, metavar="FOLDER", help="for METEOR")
     parser.add_argument("--bertscore", type=Path, metavar="FOLDER", help="for BERTScore")
     parser.add_argument("--show", action="store_true", help="list the runs and which are there; make nothing")
-    options = parser.parse_args(arguments)
-    mask_output()
-    from omnichat.evaluation.experiments.definition import DefinitionError, load, names
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from omnichat.evaluation.experiments.definition import load, names
     from omnichat.evaluation.experiments.results_page import results_text, write_results
     from omnichat.evaluation.experiments.runs import plan, read_outcome, run_all
 
-    chosen = names() if options.names == ["all"] else options.names
     scoring = [f"{key}={value}" for key in ("wordnet", "bertscore") if (value := getattr(options, key)) is not None]
     texts, failed = [], 0
-    try:
-        for name in chosen:
-            experiment = load(name)
-            runs = plan(experiment, options.size, options.seeds, options.out, options.set)
-            if options.show:
-                outcomes = [read_outcome(planned, experiment.splits) for planned in runs]
-                for outcome in outcomes:
-                    state = "scored" if outcome.scores else outcome.fault
-                    print(
-                        f"{name}: {outcome.planned.row}, seed {outcome.planned.seed}: {state}, {outcome.planned.folder}"
-                    )
-                continue
-            outcomes = run_all(runs, experiment.splits, scoring, name, max(1, options.jobs))
-            texts.append(results_text(experiment, options.size, outcomes))
-            failed += sum(bool(outcome.fault) for outcome in outcomes)
-            print(f"{name}: {write_results(experiment, options.size, outcomes, options.out, name)}")
-        if options.text is not None and texts:
-            options.text.write_text("\n".join(texts), encoding="utf-8")
-            print(f"all results: {options.text}")
-    except DefinitionError as error:
-        print(f"eval/experiment.py: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except (ValueError, OSError) as error:  # ours say what, where and how to mend it
-        print(f"eval/experiment.py: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("eval/experiment.py: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return FAILED
+    for name in names() if options.names == ["all"] else options.names:
+        experiment = load(name)
+        runs = plan(experiment, options.size, options.seeds, options.out, options.set)
+        if options.show:
+            for outcome in (read_outcome(planned, experiment.splits) for planned in runs):
+                state = "scored" if outcome.scores else outcome.fault
+                print(f"{name}: {outcome.planned.row}, seed {outcome.planned.seed}: {state}, {outcome.planned.folder}")
+            continue
+        outcomes = run_all(runs, experiment.splits, scoring, name, max(1, options.jobs))
+        texts.append(results_text(experiment, options.size, outcomes))
+        failed += sum(bool(outcome.fault) for outcome in outcomes)
+        print(f"{name}: {write_results(experiment, options.size, outcomes, options.out, name)}")
+    if options.text is not None and texts:
+        options.text.write_text("\n".join(texts), encoding="utf-8")
+        print(f"all results: {options.text}")
     if failed:
-        print(f"eval/experiment.py: {failed} runs have no scores; each page says why", file=sys.stderr)
-    return FAILED if failed else DONE
+        raise ValueError(f"{failed} runs have no scores; each page says why")
 
 
 if __name__ == "__main__":

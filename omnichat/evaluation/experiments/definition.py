@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from omnichat.evaluation.arguments import UsageError
+from omnichat.evaluation.baselines.settings import Kind
 from omnichat.evaluation.measure import TITLES
 from omnichat.recipes import ROOT, did_you_mean
 from omnichat.schema import Section
@@ -15,7 +17,7 @@ Text = Annotated[str, Field(min_length=1)]
 Strings = Annotated[tuple[Text, ...], Field(strict=False)]  # YAML gives lists
 
 
-class DefinitionError(ValueError):
+class DefinitionError(UsageError):
     """An experiment's file that makes no sense; the message names the file and every fault."""
 
 
@@ -32,12 +34,14 @@ class Size(Section):
 
 
 class Row(Section):
-    """A run for each seed.
+    """A run for each seed, or a baseline, which is answered once.
 
     Attributes:
         set: overrides, at every size.
         at: further overrides by size.
         init_from: the row whose trained weights it begins with.
+        baseline: nothing is trained, eval/baseline.py answers the sets.
+        options: of the baseline, as that program takes them.
         only: sizes that have the row; empty: all.
         line, x: curve and place on it, where the experiment is plotted.
         paper: the paper's values by metric, x 100.
@@ -46,6 +50,8 @@ class Row(Section):
     set: Strings = ()
     at: dict[str, Strings] = Field(default_factory=dict)
     init_from: Text | None = None
+    baseline: Kind | None = None
+    options: Strings = ()
     only: Strings = ()
     line: str = ""
     x: float | None = Field(default=None, strict=False)
@@ -137,6 +143,10 @@ def _faults(experiment: Experiment) -> list[str]:
     for name, row in experiment.rows.items():
         if row.init_from is not None and row.init_from not in seen:
             faults.append(f"rows.{name}.init_from: {row.init_from!r} is no earlier row")
+        elif row.init_from is not None and (row.baseline or experiment.rows[row.init_from].baseline):
+            faults.append(f"rows.{name}.init_from: a baseline has no trained weights")
+        if row.options and row.baseline is None:
+            faults.append(f"rows.{name}.options: belong to a baseline, and this row is none")
         for key in (*row.at, *row.only):
             if key not in experiment.sizes:
                 faults.append(f"rows.{name}: {key!r} is no size; there are {', '.join(experiment.sizes)}")

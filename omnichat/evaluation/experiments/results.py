@@ -50,12 +50,16 @@ def over_seeds(values: Sequence[float]) -> Value:
 
 
 def value_of(outcomes: Sequence[Outcome], row: str, split: str, metric: str) -> Value | None:
-    """A cell of the table; None where no seed of the row has the metric."""
-    found = [found for outcome in outcomes if outcome.planned.row == row and (found := _metric(outcome, split, metric))]
+    """A cell of the table; None where no seed of the row has the metric. A baseline counts as one seed."""
+    found = {
+        outcome.planned.folder: found
+        for outcome in outcomes
+        if outcome.planned.row == row and (found := _metric(outcome, split, metric))
+    }
     if not found:
         return None
-    value = over_seeds([mean for mean, _ in found])
-    return Value(value.mean, found[0][1], 1) if len(found) == 1 else value
+    value = over_seeds([mean for mean, _ in found.values()])
+    return Value(value.mean, next(iter(found.values()))[1], 1) if len(found) == 1 else value
 
 
 def decide(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[Decision]:

@@ -4,10 +4,10 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from omnichat.config import ConfigError, load_config
 from omnichat.data.store import Store
-from omnichat.evaluation.experiments.definition import DefinitionError, Experiment
+from omnichat.evaluation.experiments.definition import DefinitionError, Experiment, Row
 from omnichat.evaluation.replies import replace_file
 from omnichat.evaluation.score import SCORES
-from omnichat.recipes import ROOT, locate
+from omnichat.recipes import ROOT, force, locate
 from omnichat.schema import RunConfig
 
+TRAINING, BASELINE = "train.py", "eval/baseline.py"
 ABOUT = "experiment.json"  # in a run's folder: what it is a run of
 NO_PART = ("run_name", "resume", "preflight", "threads", "logger")  # of what a run computes
 
@@ -32,15 +33,18 @@ class Planned:
     """A run of a row.
 
     Attributes:
-        folder: named by the hash of all that its result depends on; equal rows of several experiments share it.
-        overrides: of train.py.
+        folder: named by the hash of all that its result depends on; equal rows of several experiments share it, and
+            a baseline, which draws nothing, has one for all seeds.
+        program: that makes it, TRAINING or BASELINE.
+        arguments: of the program.
         after: folder of the run that it begins with.
     """
 
     row: str
     seed: int
     folder: Path
-    overrides: tuple[str, ...]
+    program: str
+    arguments: tuple[str, ...]
     after: Path | None = None
 
     @property
@@ -77,7 +81,7 @@ def plan(
     """
     if size not in experiment.sizes:
         raise DefinitionError(f"no size {size!r}; there are {', '.join(experiment.sizes)}")
-    common, runs = experiment.sizes[size], []
+    common, runs, states = experiment.sizes[size], [], _States()
     for seed in seeds:
         folders: dict[str, Path] = {}
         for name, row in experiment.rows_of(size).items():
@@ -91,26 +95,76 @@ def plan(
             ]
             if row.init_from is not None:
                 overrides.append(f"init_from={folders[row.init_from]}")
-            try:
-                config = load_config(*overrides)
-            except (ConfigError, HydraException) as error:
-                faults = error.faults if isinstance(error, ConfigError) else [" ".join(str(error).split())]
-                raise ConfigError([f"row {name!r}: {fault}" for fault in faults]) from None
-            folders[name] = out / f"{common.recipe}-{_hash(config)}"
-            after = None if row.init_from is None else folders[row.init_from]
-            runs.append(Planned(name, seed, folders[name], tuple(overrides), after))
+            config = _config(name, overrides)
+            if row.baseline is not None:
+                planned = _baseline(name, seed, row, config, experiment.splits, out, states)
+            else:
+                planned = _training(name, seed, common.recipe, config, overrides, out, states)
+                if row.init_from is not None:
+                    planned = replace(planned, after=folders[row.init_from])
+            folders[name] = planned.folder
+            runs.append(planned)
     return runs
 
 
-def _hash(config: RunConfig) -> str:
-    """Of what a run computes and on which dialogues; equal for equal results."""
+def _config(row: str, overrides: Sequence[str]) -> RunConfig:
+    try:
+        try:
+            return load_config(*overrides)
+        except HydraException:  # it stops at the first unknown key; the schema names all, with what is nearest
+            return load_config(*map(force, overrides))
+    except (ConfigError, HydraException) as error:
+        faults = error.faults if isinstance(error, ConfigError) else [" ".join(str(error).split())]
+        raise ConfigError([f"row {row!r}: {fault}" for fault in faults]) from None
+
+
+def _training(
+    row: str, seed: int, recipe: str, config: RunConfig, overrides: Sequence[str], out: Path, states: "_States"
+) -> Planned:
     values = {key: value for key, value in config.model_dump(mode="json").items() if key not in NO_PART}
     del values["evaluation"]["batch_size"]  # replies are the same in batches of any size
     data = config.data
     paths = [data.synthetic, data.real, *(source.path for source in data.sources.values())]
     paths += [*data.val.values(), *data.test.values()]
-    values["stores"] = {path: Store(locate(path)).state() for path in paths if path is not None}
+    values["stores"] = {path: states[path] for path in paths if path is not None}
+    folder = out / f"{recipe}-{_hash(values)}"
+    own = (f"run_name={folder.name}", f"hydra.run.dir={folder.resolve()}")
+    return Planned(row, seed, folder, TRAINING, (*overrides, *own))
+
+
+def _baseline(
+    name: str, seed: int, row: Row, config: RunConfig, splits: Sequence[str], out: Path, states: "_States"
+) -> Planned:
+    sets = {**config.data.val, **config.data.test}
+    if absent := [split for split in splits if split not in sets]:
+        raise ConfigError([f"row {name!r}: data.val, data.test: no {', '.join(absent)}, which is to be answered"])
+    settings = config.evaluation.model_dump(mode="json", exclude={"batch_size"})
+    stores = [sets[split] for split in splits]
+    values = {"options": row.options, "evaluation": settings, "stores": {path: states[path] for path in stores}}
+    folder = out / f"{row.baseline}-{_hash(values)}"
+    settings["batch_size"] = config.evaluation.batch_size
+    arguments = (
+        str(row.baseline),
+        f"store={','.join(stores)}",
+        f"names={','.join(splits)}",
+        f"out={folder}",
+        *row.options,
+        *(f"{key}={value}" for key, value in settings.items()),
+    )
+    return Planned(name, seed, folder, BASELINE, arguments)
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    """Of what a run computes and on which dialogues; equal for equal results."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class _States(dict[str, Any]):
+    """What the stores hold, each read once: rows share them."""
+
+    def __missing__(self, path: str) -> Any:
+        self[path] = Store(locate(path)).state()
+        return self[path]
 
 
 def run_all(
@@ -125,20 +179,21 @@ def run_all(
         label: of the progress bar.
         jobs: runs side by side.
     """
-    begun: dict[Path, Future[Outcome]] = {}
+    begun: dict[Path, Future[str]] = {}
 
-    def make(planned: Planned) -> Outcome:
+    def make(planned: Planned) -> str:
         if planned.after is not None and planned.after in begun:  # it was begun earlier, so this ends
             begun[planned.after].result()
         fault = "" if _scored(planned, splits) else _make(planned, splits, scoring)
         advance()
-        return read_outcome(planned, splits, fault)
+        return fault
 
-    with _bar(label, len(runs)) as advance, ThreadPoolExecutor(jobs) as pool:
+    with _bar(label, len({planned.folder for planned in runs})) as advance, ThreadPoolExecutor(jobs) as pool:
         try:
             for planned in runs:
-                begun[planned.folder] = pool.submit(make, planned)
-            return [begun[planned.folder].result() for planned in runs]
+                if planned.folder not in begun:
+                    begun[planned.folder] = pool.submit(make, planned)
+            return [read_outcome(planned, splits, begun[planned.folder].result()) for planned in runs]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -161,14 +216,13 @@ def _scored(planned: Planned, splits: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _make(planned: Planned, splits: Sequence[str], scoring: Sequence[str]) -> str:
-    """Train and score; what went wrong, empty where nothing did."""
+    """Train or answer, and score; what went wrong, empty where nothing did."""
     planned.folder.mkdir(parents=True, exist_ok=True)
-    about = {"row": planned.row, "seed": planned.seed, "overrides": planned.overrides}
+    about = {"row": planned.row, "seed": planned.seed, "program": planned.program, "arguments": planned.arguments}
     replace_file(planned.folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
-    name = planned.folder.name
-    train = [*planned.overrides, f"run_name={name}", f"hydra.run.dir={planned.folder.resolve()}"]
-    score = [f"run={planned.folder}", f"split={','.join(splits)}", *scoring]
-    for program, arguments in (("train.py", train), ("eval/run_store.py", score)):
+    sets = () if planned.program == BASELINE else (f"split={','.join(splits)}",)  # a baseline has answered no others
+    score = (f"run={planned.folder}", *sets, *scoring)
+    for program, arguments in ((planned.program, planned.arguments), ("eval/run_store.py", score)):
         with planned.log.open("ab") as log:
             command = [sys.executable, str(ROOT / program), *arguments]
             log.write(f"\n{program} {' '.join(arguments)}\n".encode())

@@ -37,6 +37,13 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("init_from: a", "init_from: c", "rows.b.init_from: 'c' is no earlier row"),
+        (
+            "a: {set: [data.alpha=0.5]}",
+            "a: {baseline: majority}",
+            "init_from: a baseline has no trained weights",
+        ),
+        ("a: {set: [data.alpha=0.5]}", "a: {options: [x=y]}", "rows.a.options: belong to a baseline"),
+        ("a: {set: [data.alpha=0.5]}", "a: {baseline: best}", "rows.a.baseline: Input should be 'majority'"),
         ("metrics: [bleu]", "metrics: [blue]", "metrics: 'blue' is none"),
         ("weights: {b: 1, a: -1}", "weights: {b: 1, c: -1}", "no row 'c'"),
         ("weights: {b: 1, a: -1}", "weights: {b: 1}", "do not sum to 0"),

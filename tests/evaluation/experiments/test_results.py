@@ -28,7 +28,7 @@ EXPERIMENT = Experiment.model_validate(
 def outcome(row: str, seed: int, bleu: float | None, fault: str = "") -> Outcome:
     cell = {"value": bleu, "ci95": None if bleu is None else [bleu - 0.1, bleu + 0.1]}
     scores = None if fault else {"splits": {"test": {"partial": None, "metrics": {"bleu": cell}}}}
-    return Outcome(Planned(row, seed, Path("x"), ()), scores, fault)
+    return Outcome(Planned(row, seed, Path(f"{row}-{seed}"), "train.py", ()), scores, fault)
 
 
 def outcomes(a: list[float], b: list[float]) -> list[Outcome]:

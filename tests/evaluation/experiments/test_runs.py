@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from omnichat.evaluation.experiments.definition import Experiment
+from omnichat.evaluation.experiments.results import value_of
 from omnichat.evaluation.experiments.runs import plan, run_all
 
 SMALL = (
@@ -33,7 +34,7 @@ def test_a_row_is_made_once_and_the_next_begins_with_it(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="row 'broken'"):
         plan(table, "tiny", [0], tmp_path)
-    with pytest.raises(ValueError, match=r"row 'typo': Could not override 'trainer\.steps'"):
+    with pytest.raises(ValueError, match=r"row 'typo': trainer\.steps: unknown key; did you mean 'trainer\.max_steps'"):
         plan(experiment(typo={"set": ["trainer.steps=3"]}), "tiny", [0], tmp_path)
     table = experiment(first={}, broken={"set": ["init_from=nowhere"]}, second={"init_from": "first"})
     runs = plan(table, "tiny", [0], tmp_path)
@@ -60,3 +61,26 @@ def test_the_hash_knows_the_dialogues(tmp_path: Path) -> None:
         table = experiment(a={"set": [f"++data.val.val={store}"]})
         folders.append(plan(table, "tiny", [0], tmp_path)[0].folder)
     assert folders[0] == folders[2] != folders[1]
+
+
+def test_a_baseline_is_answered_once_for_all_seeds(tmp_path: Path) -> None:
+    """Three equal answers would look like three seeds that agree, with an interval of no width."""
+    store = tmp_path / "val.jsonl"
+    turns = '[{"role": "user", "text": "a"}, {"role": "assistant", "text": "b", "style": {"emotion": "sad"}}]'
+    store.write_text("".join(f'{{"id": "{name}", "turns": {turns}}}\n' for name in "xyz"))
+    constant = {"baseline": "majority", "set": [f"++data.val.val={store}"]}
+    table = experiment(constant=constant)
+    runs = plan(table, "tiny", [0, 1], tmp_path)
+    assert [run.folder for run in runs] == [runs[0].folder] * 2
+    outcomes = run_all(runs, table.splits, jobs=2)
+    assert all(outcome.scores for outcome in outcomes), [one.fault for one in outcomes]
+    assert runs[0].log.read_text().count("eval/baseline.py majority") == 1
+    found = value_of(outcomes, "constant", "val", "bleu")
+    assert found is not None
+    assert found.seeds == 1
+
+    other = experiment(constant={**constant, "set": [*constant["set"], "evaluation.max_new_tokens=5"]})
+    assert plan(other, "tiny", [0], tmp_path)[0].folder != runs[0].folder
+    wrong = table.model_copy(update={"splits": ("held_out",)})
+    with pytest.raises(ValueError, match=r"row 'constant'.*no held_out"):
+        plan(wrong, "tiny", [0], tmp_path)
