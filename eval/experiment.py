@@ -47,11 +47,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     from omnichat.evaluation.experiments.definition import load, names
-    from omnichat.evaluation.experiments.results_page import results_text, write_results
+    from omnichat.evaluation.experiments.results_page import all_results, write_results
     from omnichat.evaluation.experiments.runs import plan, read_outcome, run_all
+    from omnichat.secrets import masked
 
     scoring = [f"{key}={value}" for key in ("wordnet", "bertscore") if (value := getattr(options, key)) is not None]
-    texts, failed = [], 0
+    results, failed = [], 0
     for name in names() if options.names == ["all"] else options.names:
         experiment = load(name)
         runs = plan(experiment, options.size, options.seeds, options.out, options.set)
@@ -61,11 +62,11 @@ def _run(options: argparse.Namespace) -> None:
                 print(f"{name}: {outcome.planned.row}, seed {outcome.planned.seed}: {state}, {outcome.planned.folder}")
             continue
         outcomes = run_all(runs, experiment.splits, scoring, name, max(1, options.jobs))
-        texts.append(results_text(experiment, options.size, outcomes))
+        results.append((experiment, outcomes))
         failed += sum(bool(outcome.fault) for outcome in outcomes)
         print(f"{name}: {write_results(experiment, options.size, outcomes, options.out, name)}")
-    if options.text is not None and texts:
-        options.text.write_text("\n".join(texts), encoding="utf-8")
+    if options.text is not None and results:
+        options.text.write_text(masked(all_results(results, options.size)), encoding="utf-8")
         print(f"all results: {options.text}")
     if failed:
         raise ValueError(f"{failed} runs have no scores; each page says why")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from omnichat.evaluation.experiments.definition import Claim, Experiment
 from omnichat.evaluation.experiments.runs import Outcome
@@ -11,6 +11,7 @@ from omnichat.evaluation.experiments.runs import Outcome
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom (any table of it); beyond, the last is kept, which is wider.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 Verdict = Literal["holds", "does not hold", "undecided"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True, slots=True)

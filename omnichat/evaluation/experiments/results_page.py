@@ -1,17 +1,21 @@
 """An experiment's page: our rows with the paper's beside them, curves, claims, and where the two differ."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from omnichat.data.shares import UNITS
 from omnichat.evaluation.charts import Line, line_plot
 from omnichat.evaluation.experiments.definition import Experiment
-from omnichat.evaluation.experiments.results import Decision, Value, decide, value_of
+from omnichat.evaluation.experiments.results import VERDICTS, Decision, Value, decide, value_of
 from omnichat.evaluation.experiments.runs import Outcome
 from omnichat.evaluation.figures import COLOURS
 from omnichat.evaluation.measure import RATINGS, TITLES
 from omnichat.evaluation.page import page, panel, section
 from omnichat.evaluation.replies import replace_file
+from omnichat.evaluation.report import METRICS
+from omnichat.evaluation.sweep import read_points
 from omnichat.evaluation.sweep_page import Grid
 from omnichat.secrets import masked
 
@@ -47,9 +51,32 @@ def results_text(experiment: Experiment, size: str, outcomes: Sequence[Outcome])
     return "\n\n".join(parts) + "\n"
 
 
+def all_results(results: Sequence[tuple[Experiment, Sequence[Outcome]]], size: str) -> str:
+    """Several experiments in one Markdown text: every claim first, then the experiments."""
+    claims = [
+        [experiment.title.partition(":")[0], *_row(decision)]
+        for experiment, outcomes in results
+        for decision in decide(experiment, outcomes)
+    ]
+    counted = Counter(row[-1].partition(":")[0] for row in claims)
+    verdicts = ", ".join(f"{counted[verdict]} {verdict}" for verdict in VERDICTS)
+    lead = (
+        f"Made by `python eval/experiment.py`, size {size}. Of {len(claims)} claims: {verdicts}. A claim holds where "
+        "the whole 95 % interval of its difference over seeds lies above 0, does not hold where it lies below, and is "
+        "undecided in between."
+    )
+    head = ["experiment", "claim", "of", "difference", "seeds", "verdict"]
+    parts = ["# The paper's experiments", lead, Grid("What holds", head, claims).markdown()]
+    for experiment, outcomes in results:
+        lines = results_text(experiment, size, outcomes).splitlines()
+        parts.append("\n".join(f"#{line}" if line.startswith("#") else line for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def result_grids(experiment: Experiment, size: str, outcomes: Sequence[Outcome]) -> list[Grid]:
     """The tables of an experiment: scores by set, claims, deviations, and what failed."""
     grids = [_scores(experiment, size, outcomes, split) for split in experiment.splits]
+    grids += _shares(experiment, size, outcomes)
     if decisions := decide(experiment, outcomes):
         grids.append(
             Grid("Claims", ["claim", "of", "difference", "seeds", "verdict"], [_row(one) for one in decisions])
@@ -91,6 +118,26 @@ def _scores(experiment: Experiment, size: str, outcomes: Sequence[Outcome], spli
                 line.append(f"{row.paper[key]:g}" if key in row.paper else "")
         lines.append(line)
     return Grid(f"Scores on {split}", head, lines)
+
+
+def _shares(experiment: Experiment, size: str, outcomes: Sequence[Outcome]) -> list[Grid]:
+    """How much of what the rows drew was synthetic; no table where nothing was mixed."""
+    drawn: dict[str, dict[str, list[float]]] = {}
+    for outcome in outcomes:
+        if outcome.scores is not None and (outcome.planned.folder / METRICS).is_file():
+            (point,) = read_points([outcome.planned.folder])
+            for unit in UNITS:
+                if (share := point.realised(unit)) is not None:
+                    drawn.setdefault(outcome.planned.row, {}).setdefault(unit, []).append(share)
+    if all(share == 1 for units in drawn.values() for shares in units.values() for share in shares):
+        return []
+    rows = []
+    for name in experiment.rows_of(size):
+        if units := drawn.get(name):
+            means = (100 * sum(shares) / len(shares) if (shares := units.get(unit)) else None for unit in UNITS)
+            rows.append([name, *("" if mean is None else f"{mean:.2f}" for mean in means)])
+    note = "Means over seeds, in per cent, of all that was drawn up to the last step."
+    return [Grid("Realised share of synthetic data", ["row", *UNITS.values()], rows, note)]
 
 
 def _cell(value: Value | None, key: str) -> str:

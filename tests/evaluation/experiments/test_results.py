@@ -1,14 +1,17 @@
 """Means over seeds, intervals, and what a claim needs to hold."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from omnichat.data.shares import UNITS
 from omnichat.evaluation.experiments.definition import Experiment
 from omnichat.evaluation.experiments.results import STUDENT, decide, over_seeds, value_of
-from omnichat.evaluation.experiments.results_page import results_text
+from omnichat.evaluation.experiments.results_page import all_results, results_text
 from omnichat.evaluation.experiments.runs import Outcome, Planned
 
 EXPERIMENT = Experiment.model_validate(
@@ -94,3 +97,27 @@ def test_the_page_says_all(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text, text
     assert "weights are tiny" in text
     assert "judge" not in text.partition("## Claims")[0], "no run has a judge's verdict, and the paper's row neither"
+
+
+def mixed_run(folder: Path, synthetic: float) -> Outcome:
+    """A run that drew from two sources, by what training writes down."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text("")
+    shares = {f"data/share/{unit}/synthetic": synthetic for unit in UNITS}
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **shares}) + "\n")
+    return replace(outcome("a", int(folder.name), 0.5), planned=Planned("a", int(folder.name), folder, "train.py", ()))
+
+
+def test_the_realised_share_stands_beside_the_scores(tmp_path: Path) -> None:
+    """Alpha is what was asked for; what was drawn is what the row shows."""
+    runs = [mixed_run(tmp_path / str(seed), share) for seed, share in enumerate((0.25, 0.35))]
+    assert "| a | 30.00 | 30.00 | 30.00 |" in results_text(EXPERIMENT, "tiny", runs)
+    whole = [mixed_run(tmp_path / "2", 1.0)]
+    assert "Realised" not in results_text(EXPERIMENT, "tiny", whole), "nothing was mixed"
+
+
+def test_all_results_begin_with_the_claims() -> None:
+    """Who asks what holds should not have to read every table."""
+    text = all_results([(EXPERIMENT, outcomes([0.1, 0.2, 0.15], [0.5, 0.61, 0.56]))], "tiny")
+    assert "Of 1 claims: 1 holds, 0 does not hold, 0 undecided." in text
+    assert text.index("| T | b beats a |") < text.index("## T\n") < text.index("### Scores on test")
