@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   python eval/experiment.py table4 --size full            # on a cluster's node, as recipes/ have it
   python eval/experiment.py all --out runs/experiments --text docs/results-tiny.md
   python eval/experiment.py table2 --set trainer.max_steps=100 --show
+  python eval/experiment.py table4 --size full --rows "alpha 0" "alpha 0.2"   # others may be made elsewhere meanwhile
 
 A run is known by the hash of its config and its dialogues: what is there is not made again, and the same command goes
 on after an interruption. Equal rows of several experiments are one run."""
@@ -32,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="of eval/experiments/NAME.yaml, or all")
     parser.add_argument("--size", default="tiny", help="tiny (default), full, or another that the experiment has")
+    parser.add_argument(
+        "--rows", nargs="+", default=[], metavar="ROW", help="make these, and those they begin with (all)"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of each row (0)")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="runs side by side (1); tiny ones take a core each"
@@ -48,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     from omnichat.evaluation.experiments.definition import load, names
     from omnichat.evaluation.experiments.results_page import all_results, write_results
-    from omnichat.evaluation.experiments.runs import plan, read_outcome, run_all
+    from omnichat.evaluation.experiments.runs import only, plan, read_outcome, run_all
     from omnichat.secrets import masked
 
     scoring = [f"{key}={value}" for key in ("wordnet", "bertscore") if (value := getattr(options, key)) is not None]
@@ -61,9 +65,11 @@ def _run(options: argparse.Namespace) -> None:
                 state = "scored" if outcome.scores else outcome.fault
                 print(f"{name}: {outcome.planned.row}, seed {outcome.planned.seed}: {state}, {outcome.planned.folder}")
             continue
-        outcomes = run_all(runs, experiment.splits, scoring, name, max(1, options.jobs))
+        chosen = only(runs, options.rows) if options.rows else runs
+        made = run_all(chosen, experiment.splits, scoring, name, max(1, options.jobs))
+        outcomes = made + [read_outcome(planned, experiment.splits) for planned in runs if planned not in chosen]
+        failed += sum(bool(outcome.fault) for outcome in made)
         results.append((experiment, outcomes))
-        failed += sum(bool(outcome.fault) for outcome in outcomes)
         print(f"{name}: {write_results(experiment, options.size, outcomes, options.out, name)}")
     if options.text is not None and results:
         options.text.write_text(masked(all_results(results, options.size)), encoding="utf-8")

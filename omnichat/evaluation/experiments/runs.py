@@ -20,7 +20,7 @@ from omnichat.data.store import Store
 from omnichat.evaluation.experiments.definition import DefinitionError, Experiment, Row
 from omnichat.evaluation.replies import replace_file
 from omnichat.evaluation.score import SCORES
-from omnichat.recipes import ROOT, force, locate
+from omnichat.recipes import ROOT, did_you_mean, force, locate
 from omnichat.schema import RunConfig
 
 TRAINING, BASELINE = "train.py", "eval/baseline.py"
@@ -165,6 +165,22 @@ class _States(dict[str, Any]):
     def __missing__(self, path: str) -> Any:
         self[path] = Store(locate(path)).state()
         return self[path]
+
+
+def only(runs: Sequence[Planned], rows: Sequence[str]) -> list[Planned]:
+    """The runs of some rows, and those that they begin with.
+
+    Raises:
+        DefinitionError: there is no such row.
+    """
+    there = list(dict.fromkeys(planned.row for planned in runs))
+    if absent := [row for row in rows if row not in there]:
+        raise DefinitionError(f"no row {absent[0]!r}{did_you_mean(absent[0], there)}; there are: {'; '.join(there)}")
+    wanted = {planned.folder for planned in runs if planned.row in rows}
+    for planned in reversed(runs):  # each stands after the one that it begins with
+        if planned.folder in wanted and planned.after is not None:
+            wanted.add(planned.after)
+    return [planned for planned in runs if planned.folder in wanted]
 
 
 def run_all(

@@ -6,7 +6,7 @@ import pytest
 
 from omnichat.evaluation.experiments.definition import Experiment
 from omnichat.evaluation.experiments.results import value_of
-from omnichat.evaluation.experiments.runs import plan, run_all
+from omnichat.evaluation.experiments.runs import only, plan, run_all
 
 SMALL = (
     "trainer.max_steps=2", "trainer.save_every=0", "trainer.validate_every=0", "preflight=off",
@@ -84,3 +84,15 @@ def test_a_baseline_is_answered_once_for_all_seeds(tmp_path: Path) -> None:
     wrong = table.model_copy(update={"splits": ("held_out",)})
     with pytest.raises(ValueError, match=r"row 'constant'.*no held_out"):
         plan(wrong, "tiny", [0], tmp_path)
+
+
+def test_some_rows_alone(tmp_path: Path) -> None:
+    """A row without the one that it begins with could not be trained; a wrong name must not choose nothing."""
+    table = experiment(
+        a={}, b={"init_from": "a", "set": ["trainer.max_steps=3"]}, c={"init_from": "b"}, d={"set": ["data.alpha=1"]}
+    )
+    runs = plan(table, "tiny", [0, 1], tmp_path)
+    assert [(run.row, run.seed) for run in only(runs, ["c"])] == [(row, seed) for seed in (0, 1) for row in "abc"]
+    assert [run.row for run in only(runs, ["d"])] == ["d", "d"]
+    with pytest.raises(ValueError, match=r"no row 'e'.*there are: a; b; c; d"):
+        only(runs, ["a", "e"])
