@@ -9,7 +9,6 @@ The children are forked from this process, which has imported everything and sta
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -27,7 +26,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE":
 
 from omnichat import build, checkpoint
 from omnichat.config import RunConfig, load_config
-from omnichat.training.fit import CHECKPOINTS, fit
+from omnichat.run_folder import CHECKPOINTS, read_metrics
+from omnichat.training.fit import fit
 from omnichat.training.resume import CheckpointWriter
 
 STEPS, SAVE_EVERY = 10, 2
@@ -188,13 +188,7 @@ def inspect(run_dir: Path, outcome: Outcome) -> None:
     """After a kill: the newest checkpoint is valid, and not far behind the last step on record."""
     newest, refused = checkpoint.newest_valid(run_dir / CHECKPOINTS)
     outcome.faults += [f"{run_dir.name}: unreadable: {reason}" for reason in refused]
-    done = 0
-    if (run_dir / "metrics.jsonl").exists():
-        for line in (run_dir / "metrics.jsonl").read_text().splitlines():
-            try:
-                done = max(done, int(json.loads(line).get("step", 0)))
-            except ValueError:
-                continue  # the line that was being written
+    done = max((int(record["step"]) for record in read_metrics(run_dir)), default=0)
     lost = done - (int(newest.name) if newest is not None else 0)
     outcome.most_lost = max(outcome.most_lost, lost)
     if lost > SAVE_EVERY:

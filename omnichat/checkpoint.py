@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-CHECKPOINTS = "checkpoints"  # in a run's folder
-MANIFEST = "manifest.json"
+from omnichat.run_folder import MANIFEST
+
 STATE = "state.json"
 TEMPORARY = ".partial-"
 BEST = "best.json"

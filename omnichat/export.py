@@ -15,7 +15,6 @@ from torch import Tensor
 
 from omnichat import build
 from omnichat.checkpoint import (
-    CHECKPOINTS,
     STATE,
     TEMPORARY,
     Checkpoint,
@@ -27,6 +26,7 @@ from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.model_card import model_card
 from omnichat.models.llm import load_llm
 from omnichat.recipes import did_you_mean, locate
+from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import mask_output
 
 USAGE = """Write what a run trained in the formats that others read.

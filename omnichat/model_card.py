@@ -8,14 +8,14 @@ from typing import Any
 import yaml
 
 from omnichat import build
-from omnichat.checkpoint import MANIFEST, Checkpoint, file_sha256
+from omnichat.checkpoint import Checkpoint, file_sha256
 from omnichat.config import RunConfig
 from omnichat.data.info import read_info
 from omnichat.dialogue import DataError
 from omnichat.evaluation.facts import deviations, realised
 from omnichat.evaluation.measure import TITLES, shown
-from omnichat.evaluation.score import SCORES
 from omnichat.recipes import ROOT, locate
+from omnichat.run_folder import MANIFEST, SCORES, read_metrics
 
 # Licences that weights are known by, where their folder does not say: the model pages and repositories of their owners.
 LICENCES = {
@@ -124,24 +124,13 @@ def _deviations(config: RunConfig) -> list[str]:
 
 
 def _sources(run_dir: Path, config: RunConfig, step: int) -> list[str]:
-    drawn = realised([record for record in _metrics(run_dir) if record.get("step", 0) <= step])
+    drawn = realised([record for record in read_metrics(run_dir) if record.get("step", 0) <= step])
     weights = build.source_weights(config)
     return [
         f"- {name}: {_store(path)}; share asked for {weights[name]:g}"
         + (f"; drawn: {drawn[name]}" if name in drawn else "")
         for name, path in build.training_stores(config).items()
     ] + [f"- held out as {name}: {_store(path)}" for name, path in build.validation_stores(config).items()]
-
-
-def _metrics(run_dir: Path) -> list[Mapping[str, float]]:
-    records = []
-    path = run_dir / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # cut by a kill
-    return records
 
 
 def _store(path: Path) -> str:

@@ -11,8 +11,6 @@ from typing import Any, Protocol
 from omnichat.dialogue import Dialogue, Reply
 from omnichat.evaluation.progress import progress
 from omnichat.evaluation.replies import (
-    GENERATION,
-    REPLIES,
     Answer,
     answer_to_json,
     mend,
@@ -21,6 +19,7 @@ from omnichat.evaluation.replies import (
     write_answers,
 )
 from omnichat.evaluation.turns import Turns, Work, answered_places, rounds, set_name
+from omnichat.run_folder import GENERATION, REPLIES
 
 
 @dataclass(frozen=True, slots=True)

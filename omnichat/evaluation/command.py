@@ -19,10 +19,10 @@ from omnichat.evaluation.arguments import (
 )
 from omnichat.evaluation.baselines.settings import BaselineConfig, ScoredConfig, read_baseline
 from omnichat.recipes import did_you_mean, locate
+from omnichat.run_folder import CONFIG_FILE
 from omnichat.schema import EvaluationConfig, RunConfig
 
 STAGES = ("all", "generate", "score", "report")
-CONFIG_FILE = "config.yaml"
 
 OPTIONS = """  run=FOLDER            a run of train.py, e.g. runs/quickstart
   checkpoint=newest     or best, or a step: the weights that answer (replies of others are dropped)

@@ -7,10 +7,11 @@ from typing import Any
 
 from omnichat.dialogue import DataError
 from omnichat.evaluation.measure import NOTHING, TITLES, Metric, Resources, measure, shown, units
-from omnichat.evaluation.replies import REPLIES, Answer
+from omnichat.evaluation.replies import Answer
 from omnichat.evaluation.score import read_sets
 from omnichat.metrics.paired import compare
 from omnichat.metrics.statistic import Missing, Statistic
+from omnichat.run_folder import REPLIES
 
 
 def compare_runs(

@@ -17,9 +17,9 @@ from omnichat.dialogue import DataError
 from omnichat.evaluation.replies import replace_file
 from omnichat.metrics.emotion import confusion, emotion_f1, majority
 from omnichat.metrics.statistic import resample
+from omnichat.run_folder import CHECKPOINTS, CONFIG_FILE
 from omnichat.schema import RunConfig
-from omnichat.training.events import CONFIG_FILE, Heard, predict
-from omnichat.training.resume import CHECKPOINTS
+from omnichat.training.events import Heard, predict
 
 EVENTS_FILE, SCORES = "events.jsonl", "event_scores.json"
 

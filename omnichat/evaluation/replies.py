@@ -12,9 +12,8 @@ from typing import Any
 
 from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Reply, Style, Turn
 from omnichat.recipes import ROOT
+from omnichat.run_folder import GENERATION
 
-REPLIES = "replies.jsonl"
-GENERATION = "generation.json"
 _PLACES = ("start", "channel", "offset", "size")  # of audio within its file, where it is not all of it
 _WHOLE_FILE = AudioRef("", 0)
 

@@ -16,13 +16,11 @@ from omnichat.evaluation.figures import by_turn, confusions, curves, gates
 from omnichat.evaluation.measure import BASELINES, RATINGS, TITLES, shown
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
-from omnichat.evaluation.replies import REPLIES, Answer, read_answers, read_generation, replace_file
+from omnichat.evaluation.replies import Answer, read_answers, read_generation, replace_file
 from omnichat.evaluation.samples import choose, dialogues
-from omnichat.evaluation.score import SCORES
+from omnichat.run_folder import REPLIES, REPORT, SCORES, read_metrics
 from omnichat.secrets import masked
 
-REPORT = "report.html"
-METRICS = "metrics.jsonl"
 SHOWN = 10  # dialogues with players
 HEADLINES = ("emotion_f1_weighted", "counterfactual_branches", "sound_accuracy", "content_word_accuracy")
 IN_PARTS = ("emotion_f1_weighted", "style_accuracy", "sound_accuracy", "content_word_accuracy", "rouge_l")
@@ -50,7 +48,7 @@ def write_report(run_dir: Path | str, config: ScoredConfig, title: str = "", bes
     scores = read_scores(run_dir)
     others = {Path(folder).name: read_scores(folder) for folder in beside}
     answers = read_answers(run_dir / REPLIES)
-    steps = read_metrics(run_dir / METRICS)
+    steps = read_metrics(run_dir)
     parameters = read_generation(run_dir).get("parameters", {})
     title = title or config.run_name
     examples = choose(answers, SHOWN)
@@ -93,19 +91,6 @@ def read_scores(run_dir: Path | str) -> dict[str, Any]:
     if not isinstance(scores, dict) or not scores.get("splits"):
         raise DataError("bad_json", "holds no splits; run stage=score again", str(path))
     return scores
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl`, none where there is no file; a line that a kill cut short is passed over."""
-    steps = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            steps.append(record)
-    return steps
 
 
 def _training(

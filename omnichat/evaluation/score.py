@@ -25,11 +25,10 @@ from omnichat.evaluation.measure import (
     measure,
     units,
 )
-from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, read_answers, read_generation, replace_file
+from omnichat.evaluation.replies import Answer, read_answers, read_generation, replace_file
 from omnichat.metrics.emotion import confusion
 from omnichat.metrics.statistic import Missing, Statistic, Whole, resample
-
-SCORES = "scores.json"
+from omnichat.run_folder import GENERATION, REPLIES, SCORES
 
 
 def score_run(

@@ -16,11 +16,11 @@ import yaml
 from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import DataError
 from omnichat.evaluation.replies import replace_file
-from omnichat.evaluation.report import METRICS, read_metrics, read_scores
+from omnichat.evaluation.report import read_scores
+from omnichat.run_folder import CONFIG_FILE, has_checkpoint, read_metrics
 from omnichat.secrets import masked
 
 SWEEP = "sweep.json"
-CONFIG_FILE = "config.yaml"
 STOPPED = (130, 138, 143)  # by a signal, after a save: the same command goes on
 LAST = 100  # steps whose mean is the final loss; a tenth of the run where that is less
 
@@ -66,7 +66,7 @@ class Point:
     def status(self) -> str:
         """Done, or how far it came and why it goes no further."""
         wanted = None if self.config is None else self.config.trainer.max_steps
-        if wanted is not None and (self.folder / "checkpoints" / str(wanted) / "manifest.json").is_file():
+        if wanted is not None and has_checkpoint(self.folder, wanted):
             return "done"
         where = f"step {self.trained:,}" + ("" if wanted is None else f" of {wanted:,}")
         if self.code not in (None, 0, *STOPPED):
@@ -112,9 +112,8 @@ def read_points(folders: Sequence[Path]) -> list[Point]:
                 for name, entry in _listed(folder).items()
             ]
         else:
-            runs = (
-                [folder] if (folder / CONFIG_FILE).is_file() else sorted(p.parent for p in folder.glob("*/config.yaml"))
-            )
+            alone = (folder / CONFIG_FILE).is_file()
+            runs = [folder] if alone else sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
             found = [_point(run.name, run, (), None) for run in runs]
         if not found:
             message = f"holds neither {SWEEP} nor runs; name the folder of a sweep, as runs/sweeps/NAME, or of runs"
@@ -143,11 +142,11 @@ def _point(name: str, folder: Path, changed: tuple[str, ...], code: int | None) 
     try:
         config = saved_config(yaml.safe_load(path.read_text(encoding="utf-8")), path)
     except FileNotFoundError:
-        faults.append("left no config.yaml")
+        faults.append(f"left no {CONFIG_FILE}")
     except (OSError, ValueError, yaml.YAMLError, ConfigError) as error:
-        faults.append(f"config.yaml cannot be read ({' '.join(str(error).split())})")
+        faults.append(f"{CONFIG_FILE} cannot be read ({' '.join(str(error).split())})")
     try:
         scores = read_scores(folder)
     except DataError as error:
         faults.append("not scored" if error.reason == "no_file" else str(error))
-    return Point(name, folder, changed, code, config, read_metrics(folder / METRICS), scores, "; ".join(faults))
+    return Point(name, folder, changed, code, config, read_metrics(folder), scores, "; ".join(faults))

@@ -24,14 +24,13 @@ from omnichat.metrics.emotion import macro_f1
 from omnichat.models.events import EventModel
 from omnichat.recipes import locate
 from omnichat.requirements import missing
+from omnichat.run_folder import CHECKPOINTS, CONFIG_FILE, METRICS
 from omnichat.secrets import masked
 from omnichat.training.callbacks import ProgressLine
-from omnichat.training.loggers import METRICS, JsonLinesLogger
+from omnichat.training.loggers import JsonLinesLogger
 from omnichat.training.optim import build_optimizer, learning_rate_at, optimizer_tensors, restore_optimizer
-from omnichat.training.resume import CHECKPOINTS, frozen_identities, starting_point
+from omnichat.training.resume import frozen_identities, starting_point
 from omnichat.training.stopping import StopRequest
-
-CONFIG_FILE = "config.yaml"
 
 
 def fit_events(config: RunConfig, run_dir: Path | str) -> int:

@@ -15,11 +15,12 @@ import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from omnichat import build
-from omnichat.checkpoint import CHECKPOINTS, CheckpointError, restore_trained
+from omnichat.checkpoint import CheckpointError, restore_trained
 from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
 from omnichat.requirements import missing
+from omnichat.run_folder import CHECKPOINTS, CONFIG_FILE
 from omnichat.secrets import masked
 from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics
 from omnichat.training.engines import build_strategy
@@ -33,7 +34,6 @@ from omnichat.training.resume import CheckpointWriter, initial_weights, starting
 from omnichat.training.slow_rank import SlowRankWatch
 from omnichat.training.stopping import StopRequest, in_slurm, requeue
 
-CONFIG_FILE = "config.yaml"
 OVERLONG = "overlong.txt"
 
 

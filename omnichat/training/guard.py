@@ -17,10 +17,10 @@ from torch.optim import Optimizer
 from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import PackedBatch
 from omnichat.checkpoint import trainable
+from omnichat.run_folder import SKIPPED_FILE
 from omnichat.training.module import OmniChatModule
 
 IN_A_ROW = 3  # ours: one bad step may be a bad sample, three are a diverged model
-SKIPPED_FILE = "skipped.jsonl"
 
 
 class TrainingError(ValueError):

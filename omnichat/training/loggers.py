@@ -19,11 +19,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from omnichat.config import RunConfig
+from omnichat.run_folder import METRICS
 from omnichat.secrets import masked
 from omnichat.training.guard import TrainingError
 from omnichat.training.tensorboard import TensorBoard
 
-METRICS = "metrics.jsonl"
 QUEUE = 1000  # records that wait for W&B: a few MB
 FINISH_SECONDS = 30.0  # for W&B to send the rest after the last step
 

@@ -12,9 +12,10 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from omnichat import build, checkpoint
-from omnichat.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError, trainable
+from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
 from omnichat.recipes import locate
+from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule

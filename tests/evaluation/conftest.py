@@ -12,7 +12,8 @@ import yaml
 
 from omnichat.config import RunConfig, load_config
 from omnichat.dialogue import AudioRef, Reply, Style, Turn
-from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, write_answers
+from omnichat.evaluation.replies import Answer, write_answers
+from omnichat.run_folder import GENERATION, REPLIES
 
 SAD, HAPPY = Style("female", "sad", "slow", "low"), Style("female", "happy", "fast", "high")
 MODEL = "0123456789abcdef"

@@ -14,8 +14,7 @@ from omnichat.config import RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.shards import finish_store, write_shard
 from omnichat.evaluation.command import main
-from omnichat.evaluation.replies import REPLIES
-from omnichat.evaluation.score import SCORES
+from omnichat.run_folder import REPLIES, SCORES
 
 ROOT = Path(__file__).parents[2]
 USAGE = "What it does."

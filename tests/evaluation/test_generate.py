@@ -14,9 +14,10 @@ from omnichat.config import load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.dialogue import Reply, read_dialogues
 from omnichat.evaluation.generate import count_parameters, generate, model_hash
-from omnichat.evaluation.replies import REPLIES, read_answers, read_generation
+from omnichat.evaluation.replies import read_answers, read_generation
 from omnichat.evaluation.score import score_run
 from omnichat.evaluation.turns import as_turn
+from omnichat.run_folder import REPLIES
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from omnichat.dialogue import AudioRef, DataError
-from omnichat.evaluation.replies import REPLIES, Answer, answer_from_json, answer_to_json, mend, read_answers
+from omnichat.evaluation.replies import Answer, answer_from_json, answer_to_json, mend, read_answers
 from omnichat.recipes import ROOT
+from omnichat.run_folder import REPLIES
 
 
 def test_round_trip(answers: list[Answer]) -> None:

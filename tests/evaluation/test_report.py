@@ -15,10 +15,11 @@ from omnichat.config import RunConfig, load_config
 from omnichat.dialogue import AudioRef, DataError, Turn
 from omnichat.evaluation import samples
 from omnichat.evaluation.paper import paper_table
-from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, write_answers
-from omnichat.evaluation.report import read_metrics, write_report
+from omnichat.evaluation.replies import Answer, write_answers
+from omnichat.evaluation.report import write_report
 from omnichat.evaluation.samples import choose
-from omnichat.evaluation.score import SCORES, score_run
+from omnichat.evaluation.score import score_run
+from omnichat.run_folder import GENERATION, REPLIES, SCORES, read_metrics
 from tests.evaluation.conftest import write_run
 
 VOID = {"meta", "link", "br"}
@@ -201,7 +202,7 @@ def test_without_scores_there_is_no_report(scored: Path, config: RunConfig, cont
 
 def test_metrics_are_read_up_to_the_line_cut_short(run_dir: Path) -> None:
     """The curve of a killed run is the curve of its whole lines."""
-    steps = read_metrics(run_dir / "metrics.jsonl")
+    steps = read_metrics(run_dir)
     assert len(steps) == 404
     assert steps[-1]["step"] == 400
 

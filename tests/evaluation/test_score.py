@@ -9,9 +9,10 @@ import pytest
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError, Reply, Style
 from omnichat.evaluation.measure import BASELINES, TITLES
-from omnichat.evaluation.replies import GENERATION, REPLIES, Answer, write_answers
-from omnichat.evaluation.score import SCORES, score_answers, score_run
+from omnichat.evaluation.replies import Answer, write_answers
+from omnichat.evaluation.score import score_answers, score_run
 from omnichat.evaluation.screen import print_scores
+from omnichat.run_folder import GENERATION, REPLIES, SCORES
 
 MODEL = "0123456789abcdef"  # of the hand-written replies
 

@@ -12,9 +12,10 @@ import yaml
 
 from omnichat.config import load_config
 from omnichat.dialogue import DataError
-from omnichat.evaluation.score import SCORES, score_run
+from omnichat.evaluation.score import score_run
 from omnichat.evaluation.sweep import note_point, read_points
 from omnichat.evaluation.sweep_page import OVERVIEW, OVERVIEW_TEXT, write_overview
+from omnichat.run_folder import SCORES
 from tests.evaluation.conftest import write_run
 from tests.evaluation.test_report import RESOURCES, read
 

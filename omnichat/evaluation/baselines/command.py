@@ -11,9 +11,9 @@ from omnichat.evaluation.arguments import UsageError, guarded, read_names, read_
 from omnichat.evaluation.baselines.settings import KINDS, BaselineConfig, Kind, config_text, make_config
 from omnichat.evaluation.replies import replace_file
 from omnichat.recipes import did_you_mean, locate
+from omnichat.run_folder import CONFIG_FILE
 from omnichat.schema import EvaluationConfig
 
-CONFIG_FILE = "config.yaml"
 OPTIONS = """  store=PATH[,PATH...]  the dialogues: JSONL files or folders of shards
   names=NAME[,NAME...]  what their sets are called, where not after the file: those of the run to compare with
   out=FOLDER            for the replies; the same command goes on where it was stopped

@@ -16,7 +16,8 @@ from omnichat.dialogue import read_dialogues
 from omnichat.evaluation.baselines.command import main
 from omnichat.evaluation.command import main as score_main
 from omnichat.evaluation.compare import compare_runs
-from omnichat.evaluation.replies import REPLIES, read_answers, read_generation
+from omnichat.evaluation.replies import read_answers, read_generation
+from omnichat.run_folder import REPLIES
 
 ROOT = Path(__file__).parents[3]
 

@@ -15,9 +15,10 @@ from omnichat.evaluation.baselines.command import main
 from omnichat.evaluation.baselines.qwen2_audio import Qwen2Audio
 from omnichat.evaluation.baselines.settings import make_config
 from omnichat.evaluation.baselines.transcripts import FILE
-from omnichat.evaluation.replies import REPLIES, read_answers, read_generation
+from omnichat.evaluation.replies import read_answers, read_generation
 from omnichat.models.hugging_face import ModelError
 from omnichat.prompt import parse_reply
+from omnichat.run_folder import REPLIES
 from omnichat.schema import EvaluationConfig
 
 SHORT = ["max_new_tokens=6", "bootstrap=20"]
