@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from omnichat.file_hashes import file_sha256
 from omnichat.run_folder import MANIFEST
 
 STATE = "state.json"
@@ -259,20 +260,6 @@ def restore_trained(model: nn.Module, start: Checkpoint) -> None:
     with torch.no_grad():
         for name, parameter in want.items():
             parameter.copy_(have[name])
-
-
-def file_sha256(path: Path | str) -> str:
-    """sha256 of a file, or of a folder's files and names in order."""
-    path, digest = Path(path), hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if not file.is_file():
-            continue
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

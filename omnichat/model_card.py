@@ -8,12 +8,13 @@ from typing import Any
 import yaml
 
 from omnichat import build
-from omnichat.checkpoint import Checkpoint, file_sha256
+from omnichat.checkpoint import Checkpoint
 from omnichat.config import RunConfig
 from omnichat.data.info import read_info
 from omnichat.dialogue import DataError
 from omnichat.evaluation.facts import deviations, realised
 from omnichat.evaluation.measure import TITLES, shown
+from omnichat.file_hashes import file_sha256
 from omnichat.recipes import ROOT, locate
 from omnichat.run_folder import MANIFEST, SCORES, read_metrics
 

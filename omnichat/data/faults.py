@@ -1,14 +1,11 @@
 """What is wrong with the audio of a dialogue: the same rules for the scan of a run and for the check of a store."""
 
-import hashlib
-import os
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
 from omnichat.audio import MIN_SAMPLES, check_whole, load_audio, opened, stored_samples
 from omnichat.dialogue import AudioRef, DataError, Dialogue, shown
+from omnichat.file_hashes import cached_sha256
 
 # emotion2vec's first frame takes 400 samples (its convolutions' receptive field, Baevski et al. 2020, section 2): a
 # shorter clip is no speech, and is silence to that expert.
@@ -106,14 +103,6 @@ def clip_notices(ref: AudioRef, wave: NDArray[np.float32]) -> list[DataError]:
 
 def _sha256(path: str) -> str:
     try:
-        status = os.stat(path)
-        return _sha256_of(path, status.st_size, status.st_mtime_ns)
+        return cached_sha256(path)
     except OSError as error:
         raise DataError("no_file", f"cannot be read ({error}); check the store's root", path) from None
-
-
-@lru_cache(maxsize=1_024)
-def _sha256_of(path: str, size: int, changed: int) -> str:
-    # One recording often holds every turn of a dialogue. Size and time of change are part of the key.
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

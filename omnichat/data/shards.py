@@ -9,7 +9,6 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import pyarrow as pa
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, write_info, write_json
 from omnichat.data.lossless import cut_out
 from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Turn, check_dialogue
+from omnichat.file_hashes import cached_sha256
 
 AudioForm = Literal["flac", "bytes", "reference"]
 AUDIO_FORMS: tuple[AudioForm, ...] = ("flac", "bytes", "reference")
@@ -262,15 +262,12 @@ def _audio(ref: AudioRef, form: AudioForm, root: Path | str | None) -> tuple[byt
     if not target.startswith(base + os.sep):
         message = f"does not lie in the store's folder {root}; write the store there, or keep audio=flac"
         raise DataError("path_outside_root", message, ref.path)
-    return None, Path(target).relative_to(base).as_posix(), replace(ref, sha256=ref.sha256 or _file_sha256(target))
+    return None, Path(target).relative_to(base).as_posix(), replace(ref, sha256=ref.sha256 or _sha256(target))
 
 
-@lru_cache(maxsize=1_024)
-def _file_sha256(path: str) -> str:
-    # One recording often holds every turn of a dialogue.
+def _sha256(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return cached_sha256(path)
     except OSError as error:
         raise DataError("no_file", f"cannot be read ({error}); check the corpus's folder", path) from None
 

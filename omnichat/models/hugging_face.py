@@ -1,14 +1,11 @@
-"""Models of Hugging Face folders: loaded whole or not at all, known by the bytes of their files, decoded greedily."""
+"""Models of Hugging Face folders: loaded whole or not at all, decoded greedily."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 from transformers.utils import logging
-
-KEPT = (".json", ".safetensors", ".jinja", ".txt", ".model", ".pt")  # of a folder: what a model's words depend on
 
 
 class ModelError(ValueError):
@@ -43,17 +40,6 @@ def load_strictly(kind: Any, folder: Path, dtype: torch.dtype, device: str) -> A
         named = "; ".join(f"{what.replace('_', ' ')}: {', '.join(keys[:3])}" for what, keys in faults.items() if keys)
         raise ModelError(f"{folder}: its weights are not those of {kind.__name__} ({named}); download it again")
     return model.requires_grad_(False).eval().to(device)
-
-
-def weights_hash(path: Path) -> str:
-    """A short hash of a checkpoint's bytes: of a file, or of the files of a folder that a model is made of."""
-    digest = hashlib.sha256()
-    files = sorted(file for file in path.iterdir() if file.suffix in KEPT) if path.is_dir() else [path]
-    for file in files:
-        with file.open("rb") as content:
-            digest.update(f"{file.name if path.is_dir() else ''}\0".encode())
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:

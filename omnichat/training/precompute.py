@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from omnichat import build
 from omnichat.audio import SAMPLE_RATE, pieces
-from omnichat.checkpoint import file_sha256
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.feature_shards import ShardIndex
 from omnichat.data.features import FeatureKey, FeatureReader, FeatureWriter
 from omnichat.dialogue import DataError
+from omnichat.file_hashes import file_sha256
 from omnichat.models.encoders import Encoder, EncoderError
 from omnichat.recipes import locate
 from omnichat.requirements import missing

@@ -3,7 +3,6 @@
 import json
 import platform
 from dataclasses import replace
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from omnichat import build, checkpoint
 from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
+from omnichat.file_hashes import cached_sha256
 from omnichat.recipes import locate
 from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import masked
@@ -77,18 +77,7 @@ def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and sha256 of every frozen part."""
     paths = build.expert_checkpoints(config)
     paths |= {"llm": str(config.model.llm.checkpoint)} if config.task == "dialogue" else {}
-    return {name: {"path": path, "sha256": _sha256(locate(path), _stamp(locate(path)))} for name, path in paths.items()}
-
-
-def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-
-
-@lru_cache
-def _sha256(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    """Kept: a resumed run asks at its start and at its first save, and weights are many gigabytes."""
-    return checkpoint.file_sha256(path)
+    return {name: {"path": path, "sha256": cached_sha256(locate(path))} for name, path in paths.items()}
 
 
 def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:

@@ -15,10 +15,11 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from omnichat.batch import pack
 from omnichat.chat import load_run
-from omnichat.checkpoint import CheckpointError, best, file_sha256, load_checkpoint, tensors_sha256
+from omnichat.checkpoint import CheckpointError, best, load_checkpoint, tensors_sha256
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.dialogue import STYLE_FIELDS
+from omnichat.file_hashes import file_sha256
 from omnichat.training.fit import fit
 from omnichat.training.module import OmniChatModule
 

@@ -15,7 +15,8 @@ from omnichat.evaluation.baselines.reading import read_dialogues
 from omnichat.evaluation.baselines.transcripts import Transcripts
 from omnichat.evaluation.generate import RunAnswerer
 from omnichat.evaluation.turns import Turns, Work
-from omnichat.models.hugging_face import ModelError, context_of, greedy, load_strictly, weights_hash
+from omnichat.file_hashes import weights_hash
+from omnichat.models.hugging_face import ModelError, context_of, greedy, load_strictly
 from omnichat.prompt import parse_reply
 from omnichat.schema import EvaluationConfig
 

@@ -12,7 +12,8 @@ from omnichat.evaluation.baselines.asr_llm import AsrLlm, ChatModel, Reader, Tex
 from omnichat.evaluation.baselines.qwen2_audio import Qwen2Audio
 from omnichat.evaluation.baselines.settings import BaselineConfig
 from omnichat.evaluation.baselines.transcripts import Transcripts
-from omnichat.models.hugging_face import ModelError, weights_hash
+from omnichat.file_hashes import weights_hash
+from omnichat.models.hugging_face import ModelError
 from omnichat.models.whisper_checkpoint import load_whisper
 from omnichat.recipes import locate
 

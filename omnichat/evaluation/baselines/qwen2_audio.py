@@ -15,7 +15,8 @@ from omnichat.evaluation.answering import Asked, Written, short_hash
 from omnichat.evaluation.baselines.asking import INSTRUCTION, check_length, messages
 from omnichat.evaluation.baselines.reading import audio_names, read_dialogues, user_audio
 from omnichat.evaluation.turns import Turns, Work
-from omnichat.models.hugging_face import ModelError, context_of, greedy, load_strictly, weights_hash
+from omnichat.file_hashes import weights_hash
+from omnichat.models.hugging_face import ModelError, context_of, greedy, load_strictly
 from omnichat.prompt import parse_reply
 from omnichat.schema import EvaluationConfig
 
