@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from data_prep.synthesis.backends.checker import Checker
 from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
 from data_prep.synthesis.backends.recognise import wav_bytes
 from data_prep.synthesis.contracts import Contract
@@ -54,24 +55,8 @@ class EmotionSettings(Contract):
         return self
 
 
-class EmotionCheck(ABC):
+class EmotionCheck(Checker[EmotionSettings]):
     """Speech to scores of emotions."""
-
-    def __init__(self, settings: EmotionSettings) -> None:
-        self.settings = settings
-
-    def identity(self) -> Mapping[str, Any]:
-        """What a verdict hangs on."""
-        settings = self.settings
-        return {"kind": settings.kind, "model": Path(settings.model).name, "least": settings.least}
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Load or connect.
-
-        Raises:
-            BackendError: there is no classifier.
-        """
 
     @abstractmethod
     async def scores(self, wave: NDArray[np.float32]) -> dict[str, float]:
@@ -80,10 +65,6 @@ class EmotionCheck(ABC):
         Raises:
             Retry: `asr_http`.
         """
-
-    async def close(self) -> None:
-        """End what `open` started."""
-        return None
 
     def agrees(self, scores: Mapping[str, float], emotion: str) -> bool:
         """Whether the emotion comes first, or has scored enough."""
@@ -94,13 +75,13 @@ class HttpEmotionCheck(EmotionCheck):
     """A server; see `EmotionSettings`."""
 
     async def open(self) -> None:
-        """See `EmotionCheck.open`."""
+        """See `Checker.open`."""
         assert self.settings.server is not None
         self._server = Server(self.settings.server, REASONS, "emotion server")
         await self._server.open()
 
     async def close(self) -> None:
-        """See `EmotionCheck.close`."""
+        """See `Checker.close`."""
         await self._server.close()
 
     async def scores(self, wave: NDArray[np.float32]) -> dict[str, float]:
@@ -117,10 +98,6 @@ class HttpEmotionCheck(EmotionCheck):
 
 class Emotion2vecCheck(EmotionCheck):
     """emotion2vec+ as FunASR classifies with it: the mean of the frames through its last layer, and a softmax."""
-
-    async def open(self) -> None:
-        """See `EmotionCheck.open`."""
-        await asyncio.to_thread(self._load)
 
     def _load(self) -> None:
         from omnichat.models.encoders import load_encoder

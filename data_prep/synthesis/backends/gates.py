@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from data_prep.synthesis.backends.checker import Checker
 from data_prep.synthesis.backends.emotion_check import EmotionSettings, make_emotion_check
 from data_prep.synthesis.backends.recognise import RecogniserSettings, make_recogniser
 from data_prep.synthesis.backends.speaker_check import SpeakerSettings, make_speaker_check
@@ -130,8 +131,7 @@ class Gates:
     def identity(self) -> Mapping[str, Any]:
         """The limits in force, and who checks."""
         limits = self.settings.model_dump(mode="json", exclude={"recogniser", "speaker", "emotion"})
-        checkers = {"recogniser": self.recogniser, "speaker": self.speaker, "emotion": self.emotion}
-        found = {name: dict(checker.identity()) for name, checker in checkers.items() if checker is not None}
+        found = {name: dict(checker.identity()) for name, checker in self._checkers().items()}
         return limits | {"seconds_per_character": list(self.seconds_per_character)} | found
 
     async def open(self) -> None:
@@ -140,15 +140,17 @@ class Gates:
         Raises:
             BackendError: one is missing.
         """
-        for checker in (self.recogniser, self.speaker, self.emotion):
-            if checker is not None:
-                await checker.open()
+        for checker in self._checkers().values():
+            await checker.open()
 
     async def close(self) -> None:
         """End what `open` started."""
-        for checker in (self.recogniser, self.emotion):
-            if checker is not None:
-                await checker.close()
+        for checker in self._checkers().values():
+            await checker.close()
+
+    def _checkers(self) -> dict[str, Checker[Any]]:
+        checkers = {"recogniser": self.recogniser, "speaker": self.speaker, "emotion": self.emotion}
+        return {name: checker for name, checker in checkers.items() if checker is not None}
 
     async def check(self, wave: NDArray[np.float32], utterance: Utterance) -> Passed:
         """What is known of a recording that passes. The speaker's reference must be remembered before.

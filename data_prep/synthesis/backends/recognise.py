@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from data_prep.synthesis.backends.checker import Checker
 from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError, Retry
@@ -54,29 +55,18 @@ class RecogniserSettings(Contract):
         return self
 
 
-class Recogniser(ABC):
+class Recogniser(Checker[RecogniserSettings]):
     """Speech to words."""
 
+    depends_on = ("kind", "language", "max_tokens")
+
     def __init__(self, settings: RecogniserSettings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.judges = settings.judges if settings.judges is not None else settings.kind != "pocketsphinx"
 
     def identity(self) -> Mapping[str, Any]:
-        """What is heard hangs on this, as JSON; neither addresses nor devices."""
-        kept = {"kind", "language", "max_tokens"}
-        return {
-            **self.settings.model_dump(include=kept),
-            "model": Path(self.settings.model).name,
-            "judges": self.judges,
-        }
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Load or connect.
-
-        Raises:
-            BackendError: there is no model, or no package for it.
-        """
+        """See `Checker.identity`."""
+        return {**super().identity(), "judges": self.judges}
 
     @abstractmethod
     async def transcribe(self, wave: NDArray[np.float32]) -> str:
@@ -90,22 +80,18 @@ class Recogniser(ABC):
         """What else is measured of a recording of `text`."""
         return {}
 
-    async def close(self) -> None:
-        """End what `open` started."""
-        return None
-
 
 class HttpRecogniser(Recogniser):
     """`POST /audio/transcriptions` of OpenAI's API, which vLLM, speaches and others speak too."""
 
     async def open(self) -> None:
-        """See `Recogniser.open`."""
+        """See `Checker.open`."""
         assert self.settings.server is not None
         self._server = Server(self.settings.server, REASONS, "recognition server")
         await self._server.open()
 
     async def close(self) -> None:
-        """See `Recogniser.close`."""
+        """See `Checker.close`."""
         await self._server.close()
 
     async def transcribe(self, wave: NDArray[np.float32]) -> str:
@@ -124,15 +110,12 @@ class HttpRecogniser(Recogniser):
 class WhisperRecogniser(Recogniser):
     """A Whisper checkpoint in transformers, greedy; clips beyond 30 s in pieces."""
 
-    async def open(self) -> None:
-        """See `Recogniser.open`."""
+    def _load(self) -> None:
         from omnichat.models.encoders.checkpoint_files import EncoderError
         from omnichat.models.whisper_checkpoint import load_whisper
 
         try:
-            self._whisper = await asyncio.to_thread(
-                load_whisper, Path(self.settings.model), self.settings.tokenizer, self.settings.device
-            )
+            self._whisper = load_whisper(Path(self.settings.model), self.settings.tokenizer, self.settings.device)
         except EncoderError as error:
             raise BackendError(str(error)) from None
 
@@ -149,8 +132,7 @@ class WhisperRecogniser(Recogniser):
 class Pocketsphinx(Recogniser):
     """CMU's recogniser with the model that comes with it: free words, and how well the right words fit the sound."""
 
-    async def open(self) -> None:
-        """See `Recogniser.open`."""
+    def _load(self) -> None:
         try:
             import pocketsphinx
         except ImportError:

@@ -5,15 +5,15 @@ neutral sentence of the same voice.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from data_prep.synthesis.backends.checker import Checker
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError
 from omnichat.audio import SAMPLE_RATE
@@ -37,25 +37,12 @@ class SpeakerSettings(Contract):
     device: str = "cpu"
 
 
-class SpeakerCheck(ABC):
+class SpeakerCheck(Checker[SpeakerSettings]):
     """Embeds voices; remembers each voice's reference."""
 
     def __init__(self, settings: SpeakerSettings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.references: dict[str, NDArray[np.float32]] = {}
-
-    def identity(self) -> Mapping[str, Any]:
-        """What a verdict hangs on."""
-        settings = self.settings
-        return {"kind": settings.kind, "model": Path(settings.model).name, "least": settings.least}
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Load the model.
-
-        Raises:
-            BackendError: there is none, or no package for it.
-        """
 
     @abstractmethod
     def embed(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,10 +61,6 @@ class SpeakerCheck(ABC):
 
 class XVectorCheck(SpeakerCheck):
     """Models of transformers with an x-vector head, as microsoft/wavlm-base-plus-sv."""
-
-    async def open(self) -> None:
-        """See `SpeakerCheck.open`."""
-        await asyncio.to_thread(self._load)
 
     def _load(self) -> None:
         import transformers
@@ -109,8 +92,7 @@ class XVectorCheck(SpeakerCheck):
 class PyannoteCheck(SpeakerCheck):
     """Embedding models of pyannote.audio; their weights are gated by their publisher's form."""
 
-    async def open(self) -> None:
-        """See `SpeakerCheck.open`."""
+    def _load(self) -> None:
         import os
 
         os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")

@@ -197,6 +197,29 @@ def test_all_checkers_stand_in_the_identity(xvector: Path) -> None:
     assert "127.0.0.1" not in str(checked)
 
 
+def test_other_weights_make_another_checker(xvector: Path, tmp_path: Path) -> None:
+    """By the folder's name alone, what a model of the same name let pass would be kept after the model was replaced."""
+    folder = tmp_path / "model"
+    shutil.copytree(xvector, folder)
+
+    def identity() -> dict[str, Any]:
+        return dict(make_speaker_check(SpeakerSettings(model=str(folder))).identity())
+
+    before = identity()
+    assert before == identity()
+    shutil.copytree(folder, tmp_path / "elsewhere" / "model")
+    moved = make_speaker_check(SpeakerSettings(model=str(tmp_path / "elsewhere" / "model"), device="cuda"))
+    assert moved.identity() == before
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert identity() != before
+    served = EmotionSettings.model_validate(
+        {"kind": "http", "model": str(folder), "server": {"endpoints": ["http://a"]}}
+    )
+    assert dict(make_emotion_check(served).identity()) == {"kind": "http", "model": "model", "least": served.least}
+
+
 def test_a_checker_that_is_missing_is_told_at_the_start(tmp_path: Path) -> None:
     """With the package or folder to get."""
     with pytest.raises(BackendError, match=r"pip install pyannote\.audio"):
