@@ -14,9 +14,9 @@ from omnichat.evaluation.figures import COLOURS
 from omnichat.evaluation.measure import RATINGS, TITLES
 from omnichat.evaluation.page import page, panel, section
 from omnichat.evaluation.replies import replace_file
-from omnichat.evaluation.report import METRICS
 from omnichat.evaluation.sweep import read_points
 from omnichat.evaluation.sweep_page import Grid
+from omnichat.run_folder import METRICS
 from omnichat.secrets import masked
 
 
