@@ -8,11 +8,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
-from omnichat.dialogue import Dialogue, Reply
+from omnichat.dialogue import DataError, Dialogue, Reply
 from omnichat.evaluation.progress import progress
 from omnichat.evaluation.replies import (
     Answer,
     answer_to_json,
+    asked_ids,
     mend,
     read_generation,
     replace_file,
@@ -29,10 +30,12 @@ class Written:
     Attributes:
         raw: its text as it came.
         gates: see `Answer`.
+        failure: why it was not asked; see `Answer`.
     """
 
     raw: str
     gates: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,14 @@ class Answerer(Protocol):
         """
 
     def prompt_hash(self, asked: Asked) -> str:
-        """Of what the model is given."""
+        """Of what the model is given, however long that is."""
 
     def write(self, batch: Sequence[Asked]) -> list[Written]:
-        """A reply to each."""
+        """A reply to each.
+
+        Raises:
+            DataError: `too_long` where one does not fit into the model's context, before any is answered.
+        """
 
     def parse(self, raw: str) -> Reply:
         """A reply with its style, as scores take it."""
@@ -82,7 +89,8 @@ def answer_stores(
     """Answer every dialogue of the splits into `replies.jsonl`; replies that are there already are kept.
 
     A reply is there if the same weights and settings made it from the same prompt, for the same reference; others
-    are dropped, and counted in a message.
+    are dropped, and counted in a message. With the model's own history, a turn before which the model has said so much
+    that it no longer fits gets no reply but a failure (see `Answer`), and so do the turns after it.
 
     Args:
         answerer: the model.
@@ -110,7 +118,8 @@ def answer_stores(
         done = [answer for one in work[name] for answer in _still_right(answerer, one, there)]
         kept += done
         count, of = _count(work[name]), held if turns == "last" else _count(everything)
-        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limit, "turns": turns}
+        ids = asked_ids((one.dialogue.id, place) for one in work[name] for place in one.places)
+        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limit, "turns": turns, "ids": ids}
         what = "dialogues" if turns == "last" else "turns"
         print(f"{name}: {count - len(done)} of {count} {what} to answer", flush=True)
     if dropped := len(found) - len(kept):
@@ -125,9 +134,12 @@ def answer_stores(
     describe()
     with path.open("a", encoding="utf-8") as out:
         for name, pieces in work.items():
+            failed = []
             for answer in _answer_all(answerer, name, pieces):
                 out.write(answer_to_json(answer) + "\n")
                 out.flush()
+                failed += [answer] if answer.failure else []
+            _print_failures(name, failed)
     describe()
 
 
@@ -174,13 +186,33 @@ def _answer_all(answerer: Answerer, split: str, work: list[Work]) -> Iterator[An
                 batch = tasks[first : first + size]
                 asked = [Asked(one.upto(place, turns), one) for one, place in batch]
                 started = perf_counter()
-                written = answerer.write(asked)
+                written = _write(answerer, asked)
                 seconds = (perf_counter() - started) / len(batch)
                 for (one, place), question, words in zip(batch, asked, written, strict=True):
                     answer = _answer(answerer, split, question, words, seconds)
                     one.replies[place] = answer.reply
                     yield answer
                 advance(len(batch))
+
+
+def _write(answerer: Answerer, asked: Sequence[Asked]) -> list[Written]:
+    """A reply to each, or a failure where what the model itself said before leaves no room for one."""
+    try:
+        return answerer.write(asked)
+    except DataError as error:
+        own = [one for one in asked if answerer.turns == "own_history" and one.work.replies]
+        if error.reason != "too_long" or not own:
+            raise
+        if len(asked) == 1:
+            return [Written("", failure=error.reason)]
+    return [written for one in asked for written in _write(answerer, [one])]
+
+
+def _print_failures(split: str, failed: Sequence[Answer]) -> None:
+    if failed:
+        some = ", ".join(f"{answer.id} (turn {len(answer.history)})" for answer in failed[:5])
+        message = "what the model said before leaves no room in its context; they count as wrong"
+        print(f"{split}: {len(failed)} turns are not answered, {message}: {some}", flush=True)
 
 
 def _answer(answerer: Answerer, split: str, asked: Asked, written: Written, seconds: float) -> Answer:
@@ -191,10 +223,11 @@ def _answer(answerer: Answerer, split: str, asked: Asked, written: Written, seco
         scene=dialogue.scene,
         history=dialogue.turns[:-1],
         reference=_reference(dialogue),
-        reply=answerer.parse(written.raw),
+        reply=Reply(None, "") if written.failure else answerer.parse(written.raw),
         raw=written.raw,
         gates=written.gates,
-        seconds=round(seconds, 4),
+        seconds=0.0 if written.failure else round(seconds, 4),
+        failure=written.failure,
         model=answerer.model,
         prompt=answerer.prompt_hash(asked),
     )

@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from omnichat.dialogue import DataError
 from omnichat.evaluation.measure import NOTHING, TITLES, Metric, Resources, measure, shown, units
 from omnichat.evaluation.replies import Answer
 from omnichat.evaluation.score import read_sets
+from omnichat.evaluation.turns import Turns
 from omnichat.metrics.paired import compare
 from omnichat.metrics.statistic import Missing, Statistic
 from omnichat.run_folder import REPLIES
@@ -43,9 +46,10 @@ def compare_runs(
     for name in names:
         left, right = first[name].answers, second[name].answers
         check_pairs(left, right, f"split {name!r} of {a / REPLIES} and {b / REPLIES}")
-        data = [replace(resources, judged=folder) for folder in (a, b)]
-        found[name] = compare_answers(left, right, resamples, seed, *data)
+        data_of_a, data_of_b = (replace(resources, judged=folder) for folder in (a, b))
+        found[name] = compare_answers(left, right, resamples, seed, data_of_a, data_of_b, first[name].turns)
         found[name]["partial"] = first[name].partial or second[name].partial
+        found[name]["failures"] = [sum(bool(answer.failure) for answer in answers) for answers in (left, right)]
     return {"a": str(a), "b": str(b), "resamples": resamples, "seed": seed, "splits": found}
 
 
@@ -75,14 +79,20 @@ def compare_answers(
     seed: int,
     data_of_a: Resources = NOTHING,
     data_of_b: Resources = NOTHING,
+    turns: Turns = "last",
 ) -> dict[str, Any]:
     """Every metric of two models' replies to the same dialogues.
 
-    A metric that is no mean or sum over replies has values and no test; one that is missing has its reason.
+    A metric that is no mean or sum over replies has values and no test. One that is missing, or that is not the same
+    metric over the same replies on both sides, has a reason and no values.
     """
     a, b = sorted(a, key=lambda answer: answer.key), sorted(b, key=lambda answer: answer.key)
-    drawn, left, right = units(a), measure(a, data_of_a), measure(b, data_of_b)
-    metrics = {key: _entry(left[key], right[key], drawn, resamples, seed) for key in TITLES if key in left}
+    drawn, left, right = units(a), measure(a, data_of_a, turns), measure(b, data_of_b, turns)
+    there = [key for key in TITLES if key in left or key in right]
+    lone = {key: Missing(f"{'B' if key in left else 'A'} has none") for key in there}
+    metrics = {
+        key: _entry(left.get(key, lone[key]), right.get(key, lone[key]), drawn, resamples, seed) for key in there
+    }
     return {"n": len(a), "units": len(set(drawn)), "metrics": metrics}
 
 
@@ -93,6 +103,8 @@ def print_comparison(found: Mapping[str, Any]) -> None:
     for name, split in found["splits"].items():
         partial = f", PARTIAL: {split['partial']['replies']} of {split['partial']['of']}" if split["partial"] else ""
         print(f"\n{name}: n={split['n']}, {split['units']} independent units{partial}")
+        if any(split["failures"]):
+            print("turns not answered, counted as wrong: A {}, B {}".format(*split["failures"]))
         rows = [["", "A", "B", "A - B", "", "p"]]
         for key, entry in split["metrics"].items():
             if entry["reason"]:
@@ -117,6 +129,11 @@ def _entry(a: Metric, b: Metric, drawn: Sequence[str], resamples: int, seed: int
         return {**empty, "reason": a.reason}
     if isinstance(b, Missing):
         return {**empty, "reason": b.reason}
+    if a.signature != b.signature:
+        return {**empty, "reason": f"not the same metric: A {a.signature}; B {b.signature}"}
+    if isinstance(a, Statistic) and isinstance(b, Statistic) and not np.array_equal(a.counted, b.counted):
+        message = "their dialogues' scenes or verdicts differ; make both again from one store"
+        return {**empty, "reason": f"counts {a.n} replies of A and {b.n} of B, not the same ones: {message}"}
     values = {**empty, "a": a.value, "b": b.value, "difference": a.value - b.value, "signature": a.signature}
     if not isinstance(a, Statistic) or not isinstance(b, Statistic):
         return values

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class RunAnswerer:
         settings = run.config.evaluation
         self.run, self.turns, self.batch_size = run, settings.turns, settings.batch_size
         self.model = model_hash(run)
+        self._unlimited = copy(run.prompt)
+        self._unlimited.max_tokens = None
         self._one_by_one: dict[str, int] | None = None
 
     def about(self) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class RunAnswerer:
 
     def prompt_hash(self, asked: Asked) -> str:
         """See `Answerer`."""
-        return prompt_hash(self.run.prompt.render(asked.dialogue, generation=True))
+        return prompt_hash(self._unlimited.render(asked.dialogue, generation=True))
 
     def write(self, batch: Sequence[Asked]) -> list[Written]:
         """See `Answerer`; in half precision the first batch is answered one by one too, and what differs counted."""

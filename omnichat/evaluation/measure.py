@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from omnichat.dialogue import STYLE_FIELDS, Style
 from omnichat.evaluation.judging import gpt_eval
 from omnichat.evaluation.replies import Answer
+from omnichat.evaluation.turns import Turns
 from omnichat.metrics.counterfactual import Counterfactual, counterfactual
 from omnichat.metrics.diversity import distinct, length_ratio
 from omnichat.metrics.emotion import emotion_f1, majority, style_accuracies
@@ -65,8 +67,14 @@ class Resources:
 NOTHING = Resources()
 
 
-def measure(answers: Sequence[Answer], resources: Resources = NOTHING) -> dict[str, Metric]:
-    """Every metric that the replies' references and scenes allow, by its key in `scores.json`."""
+def measure(answers: Sequence[Answer], resources: Resources = NOTHING, turns: Turns = "last") -> dict[str, Metric]:
+    """Every metric that the replies' references and scenes allow, by its key in `scores.json`.
+
+    Args:
+        answers: the replies.
+        resources: data that some metrics need.
+        turns: which turns the replies are to; with the model's own history it may differ within a counterfactual group.
+    """
     wanted, written = [a.reference.text for a in answers], [a.reply.text for a in answers]
     gold = [known_style(answer.reference.style) for answer in answers]
     emotions, answered = [style.emotion for style in gold], [emotion_of(answer) for answer in answers]
@@ -78,7 +86,7 @@ def measure(answers: Sequence[Answer], resources: Resources = NOTHING) -> dict[s
     if "all" in accuracies:
         found["style_accuracy"] = accuracies.pop("all")
     found |= {f"style_accuracy_{name}": accuracy for name, accuracy in accuracies.items()}
-    if (siblings := _counterfactual(answers)) is not None:
+    if (siblings := _counterfactual(answers, turns)) is not None:
         found |= {"counterfactual_groups": siblings.groups, "counterfactual_branches": siblings.branches}
     if any(sounds := [answer.scene.get("sound") for answer in answers]):
         found["sound_accuracy"] = naming_accuracy(written, [sound or "" for sound in sounds], wanted)
@@ -98,7 +106,7 @@ def measure(answers: Sequence[Answer], resources: Resources = NOTHING) -> dict[s
     return found
 
 
-def baselines(answers: Sequence[Answer]) -> dict[str, float]:
+def baselines(answers: Sequence[Answer], turns: Turns = "last") -> dict[str, float]:
     """What a constant guess (the most frequent class of this very set) or guessing among the names would get.
 
     For the counterfactual score: what a model that ignores the sound can get at most.
@@ -113,7 +121,7 @@ def baselines(answers: Sequence[Answer]) -> dict[str, float]:
     for name in STYLE_FIELDS:
         if known := [value for style in gold if (value := getattr(style, name)) is not None]:
             found[f"majority_style_accuracy_{name}"] = known.count(majority(known)) / len(known)
-    if (siblings := _counterfactual(answers)) is not None:
+    if (siblings := _counterfactual(answers, turns)) is not None:
         found |= {"deaf_counterfactual_groups": 0.0, "deaf_counterfactual_branches": siblings.deaf_branches}
     for key, scene_key in (("sound", "sound"), ("content_word", "content")):
         if any(names := [answer.scene.get(scene_key, "") for answer in answers]):
@@ -126,18 +134,32 @@ def units(answers: Sequence[Answer]) -> list[str]:
     return [answer.scene.get(SCRIPT) or answer.scene.get(GROUP) or answer.id for answer in answers]
 
 
-def _counterfactual(answers: Sequence[Answer]) -> Counterfactual | None:
-    """Groups by `scene["group"]`, or `scene["script"]`, whose users say the same up to the reply.
+def _counterfactual(answers: Sequence[Answer], turns: Turns) -> Counterfactual | None:
+    """Groups by `scene["group"]`, or `scene["script"]`, in which nothing that can be read differs up to the reply.
 
-    The words are compared too because a script may be a longer dialogue, cut up into several.
+    The words are compared too because a script may be a longer dialogue, cut up into several; and with the words what
+    the assistant said and how, because where that differs a model needs no ears to tell the branches apart. What the
+    model said itself is not compared: it differs only if the model heard something.
     """
     groups = []
     for answer in answers:
         key = answer.scene.get(GROUP) or answer.scene.get(SCRIPT)
-        said = tuple(turn.text.strip().lower() for turn in answer.history if turn.role == "user")
-        groups.append((key, said) if key else None)
+        # A user turn without a transcript may have any words.
+        known = all(turn.text.strip() for turn in answer.history if turn.role == "user")
+        groups.append((key, _read(answer, turns)) if key and known else None)
     references = [(known_style(answer.reference.style).emotion, answer.reference.text) for answer in answers]
     return counterfactual(groups, references, [(emotion_of(answer), answer.reply.text) for answer in answers])
+
+
+def _read(answer: Answer, turns: Turns) -> tuple[tuple[str, Style | None], ...]:
+    """What can be read of a reply's history that the model did not say itself."""
+    roles = ["", *(turn.role for turn in answer.history)]
+    own = [turns == "own_history" and pair == ("user", "assistant") for pair in pairwise(roles)]
+    return tuple(
+        (turn.text.strip(), turn.style if turn.role == "assistant" else None)
+        for turn, said in zip(answer.history, own, strict=True)
+        if not said
+    )
 
 
 def emotion_of(answer: Answer) -> str | None:

@@ -3,6 +3,7 @@
 `generation.json` beside it says what the replies were made with and how many there must be.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,8 @@ class Answer:
         seconds: wall time of the batch, divided by its dialogues.
         model: hash of the trained weights and the decoding settings.
         prompt: hash of the token ids and of the audio that the model got.
+        failure: the reason code where the model could not be asked and `reply` is empty, which every score counts as
+            wrong: `too_long`, what it said before fills its context. Else "".
     """
 
     id: str
@@ -44,6 +47,7 @@ class Answer:
     seconds: float = 0.0
     model: str = ""
     prompt: str = ""
+    failure: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -74,6 +78,7 @@ def answer_to_json(answer: Answer) -> str:
         "seconds": answer.seconds,
         "model": answer.model,
         "prompt": answer.prompt,
+        **({"failure": answer.failure} if answer.failure else {}),
     }
     return json.dumps(record, ensure_ascii=False)
 
@@ -166,6 +171,11 @@ def mend(path: Path) -> list[Answer]:
     return answers
 
 
+def asked_ids(keys: Iterable[tuple[str, int]]) -> str:
+    """A short hash of which replies of a set there must be (see `Answer.key`), whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:16]
+
+
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     """Write a file of replies, whole or not at all."""
     replace_file(path, "".join(answer_to_json(answer) + "\n" for answer in answers).encode())
@@ -205,6 +215,7 @@ def _answer(record: Mapping[str, Any]) -> Answer:
         seconds=float(record["seconds"]),
         model=_text(record.get("model", "")),
         prompt=_text(record.get("prompt", "")),
+        failure=_text(record.get("failure", "")),
     )
 
 

@@ -18,6 +18,7 @@ from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
 from omnichat.evaluation.replies import Answer, read_answers, read_generation, replace_file
 from omnichat.evaluation.samples import choose, dialogues
+from omnichat.evaluation.screen import failures
 from omnichat.run_folder import REPLIES, REPORT, SCORES, read_metrics
 from omnichat.secrets import masked
 
@@ -173,7 +174,9 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
         "chance among its names; for counterfactual scores, the most that a model which ignores the sound can get. "
         "A reply whose style cannot be read counts as wrong, never as neutral.</p>"
     )
-    return panel(table(head, [*rows, unreadable], "scores") + note)
+    lines = [f"{name}: {line}" for name, split in splits.items() for line in failures(split)]
+    failed = f'<p class="notice">{escape("; ".join(lines))}</p>' if lines else ""
+    return panel(table(head, [*rows, unreadable], "scores") + failed + note)
 
 
 def _in_parts(scores: Mapping[str, Any], key: str, title: str) -> str:

@@ -96,7 +96,10 @@ def _dialogue(answer: Answer, players: Sequence[str]) -> str:
     reference, reply = answer.reference, answer.reply
     assert reference.style is not None, "read_answers gives every reference a style"
     chips = [f"{name}: {answer.scene[name]}" for name in SHOWN_OF_SCENE if answer.scene.get(name)]
-    style = _chips(reply.style, reference.style) if reply.style else '<span class="chip bad">style unreadable</span>'
+    unreadable = f"not answered: {answer.failure}" if answer.failure else "style unreadable"
+    style = (
+        _chips(reply.style, reference.style) if reply.style else f'<span class="chip bad">{escape(unreadable)}</span>'
+    )
     return "".join(
         [
             f'<div class="panel dialogue"><header><h3>{escape(answer.split)}</h3>',

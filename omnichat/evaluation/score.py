@@ -4,6 +4,7 @@ All values are fractions (0..1), which tables show times 100, but for ratings.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,8 @@ from omnichat.evaluation.measure import (
     measure,
     units,
 )
-from omnichat.evaluation.replies import Answer, read_answers, read_generation, replace_file
+from omnichat.evaluation.replies import Answer, asked_ids, read_answers, read_generation, replace_file
+from omnichat.evaluation.turns import Turns
 from omnichat.metrics.emotion import confusion
 from omnichat.metrics.statistic import Missing, Statistic, Whole, resample
 from omnichat.run_folder import GENERATION, REPLIES, SCORES
@@ -46,7 +48,8 @@ def score_run(
 
     Raises:
         DataError: what `read_answers` finds; `no_file` without `generation.json`; `incomplete_replies`;
-            `mixed_models` where it speaks of another model or other sets than the replies.
+            `mismatched_ids` where there are as many as there must be, but to other turns; `mixed_models` where it
+            speaks of another model or other sets than the replies.
     """
     run_dir = Path(run_dir)
     sets, about = read_sets(run_dir, partial)
@@ -54,9 +57,9 @@ def score_run(
     resources = replace(resources, judged=run_dir)
     splits: dict[str, Any] = {}
     for name, found in sets.items():
-        scores = score_answers(found.answers, settings.bootstrap, settings.seed, resources)
+        scores = score_answers(found.answers, settings.bootstrap, settings.seed, resources, found.turns)
         about_set = {"n": len(found.answers), "seed": config.seed, "input": config.data.input, "partial": found.partial}
-        splits[name] = {**about_set, "turns": about["splits"][name].get("turns", "last"), **scores}
+        splits[name] = {**about_set, "turns": found.turns, **scores}
     first = next(iter(splits.values()))
     run = {"run": config.run_name, "step": about["step"], "model": about["model"], "decoding": about["decoding"]}
     run["one_by_one"] = about.get("one_by_one")
@@ -67,10 +70,11 @@ def score_run(
 
 @dataclass(frozen=True, slots=True)
 class ReplySet:
-    """The replies to one set; `partial` is None, or how many there are of how many."""
+    """The replies to one set; `partial` is None, or how many there are of how many; `turns` which were answered."""
 
     answers: list[Answer]
     partial: dict[str, int] | None
+    turns: Turns = "last"
 
 
 def read_sets(run_dir: Path, partial: bool = False) -> tuple[dict[str, ReplySet], dict[str, Any]]:
@@ -100,13 +104,22 @@ def read_sets(run_dir: Path, partial: bool = False) -> tuple[dict[str, ReplySet]
                 "partial=true scores those that are there and says so"
             )
             raise DataError("incomplete_replies", message, str(run_dir / REPLIES))
-        whole = len(chosen) == record["replies"] and record["limit"] is None
-        sets[name] = ReplySet(chosen, None if whole else {"replies": len(chosen), "of": record["of"]})
+        whole = len(chosen) == record["replies"]
+        ids = asked_ids(answer.key for answer in chosen)
+        if whole and record.get("ids", ids) != ids:  # older descriptions have none
+            message = f"split {name!r} has replies to other turns than were asked for; stage=generate makes them again"
+            raise DataError("mismatched_ids", message, str(run_dir / REPLIES))
+        partial_of = None if whole and record["limit"] is None else {"replies": len(chosen), "of": record["of"]}
+        sets[name] = ReplySet(chosen, partial_of, record.get("turns", "last"))
     return sets, about
 
 
 def score_answers(
-    answers: Sequence[Answer], resamples: int = 1000, seed: int = 0, resources: Resources = NOTHING
+    answers: Sequence[Answer],
+    resamples: int = 1000,
+    seed: int = 0,
+    resources: Resources = NOTHING,
+    turns: Turns = "last",
 ) -> dict[str, Any]:
     """Metrics, baselines, confusion matrix and gates of one split, in all and by scenario.
 
@@ -115,8 +128,9 @@ def score_answers(
         resamples: of the bootstrap, over groups of dialogues that share a script.
         seed: of the bootstrap.
         resources: for METEOR and BERTScore.
+        turns: which turns the replies are to, and after what.
     """
-    statistics = measure(answers, resources)
+    statistics = measure(answers, resources, turns)
     groups = units(answers)
     references = [known_style(answer.reference.style).emotion for answer in answers]
     replies = [emotion_of(answer) for answer in answers]
@@ -124,13 +138,14 @@ def score_answers(
     scenarios, rounds = [answer.scene.get("scenario", "") for answer in answers], [answer.round for answer in answers]
     weights = resample(groups, resamples, seed)
     return {
-        **_summary(answers, statistics, weights),
+        **_summary(answers, statistics, weights, turns),
+        "failures": Counter(answer.failure for answer in answers if answer.failure),
         "bootstrap": {"resamples": resamples, "seed": seed, "unit": SCRIPT, "units": len(set(groups))},
         "confusion": {"labels": matrix.labels, "columns": matrix.columns, "counts": matrix.counts.tolist()},
-        "by_scenario": _parts(answers, statistics, scenarios, resamples, seed),
-        "by_turn": _parts(answers, statistics, rounds, resamples, seed),
+        "by_scenario": _parts(answers, statistics, scenarios, resamples, seed, turns),
+        "by_turn": _parts(answers, statistics, rounds, resamples, seed, turns),
         "gates": gates_by_scenario(answers),
-        "seconds_per_reply": float(np.mean([answer.seconds for answer in answers])),
+        "seconds_per_reply": float(np.mean([answer.seconds for answer in answers if not answer.failure] or [0.0])),
     }
 
 
@@ -147,7 +162,12 @@ def gates_by_scenario(answers: Sequence[Answer]) -> dict[str, dict[str, dict[str
 
 
 def _parts(
-    answers: Sequence[Answer], statistics: Mapping[str, Metric], labels: Sequence[Any], resamples: int, seed: int
+    answers: Sequence[Answer],
+    statistics: Mapping[str, Metric],
+    labels: Sequence[Any],
+    resamples: int,
+    seed: int,
+    turns: Turns,
 ) -> dict[str, Any]:
     """The same metrics over the replies of each label, where there are several labels."""
     groups, found = units(answers), {}
@@ -159,18 +179,18 @@ def _parts(
             if not isinstance(one, Whole):
                 taken[key] = one.take(chosen) if isinstance(one, Statistic) else one
         weights = resample([groups[row] for row in rows], resamples, seed)
-        found[str(label)] = _summary([answers[row] for row in rows], taken, weights)
+        found[str(label)] = _summary([answers[row] for row in rows], taken, weights, turns)
     return found
 
 
 def _summary(
-    answers: Sequence[Answer], statistics: Mapping[str, Metric], weights: NDArray[np.float64]
+    answers: Sequence[Answer], statistics: Mapping[str, Metric], weights: NDArray[np.float64], turns: Turns
 ) -> dict[str, Any]:
     counted = {key: one for key, one in statistics.items() if isinstance(one, Missing) or one.n}
     return {
         "n": len(answers),
         "metrics": {key: _entry(one, weights) for key, one in counted.items()},
-        "baselines": baselines(answers),
+        "baselines": baselines(answers, turns),
         "unparsable_share": sum(answer.reply.style is None for answer in answers) / len(answers),
     }
 

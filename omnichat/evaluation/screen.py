@@ -13,7 +13,9 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     print(f"{scores['run']}{step}: x 100, [95 % interval], guess: constant or chance")
     for name, split in splits.items():
         if split["partial"]:
-            print(f"PARTIAL: {name} has {split['partial']['replies']} of {split['partial']['of']} dialogues")
+            print(f"PARTIAL: {name} has {split['partial']['replies']} of {split['partial']['of']} replies")
+        for line in failures(split):
+            print(f"{name}: {line}")
     rows = [["", *(cell for name in splits for cell in (name, "guess"))]]
     rows.append(["", *(cell for s in splits.values() for cell in (f"n={s['n']}, {s['input']}", ""))])
     missing: dict[str, str] = {}
@@ -30,6 +32,14 @@ def print_scores(scores: Mapping[str, Any]) -> None:
         print("".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     for title, reason in missing.items():
         print(f"{title} not computed: {reason}")
+
+
+def failures(split: Mapping[str, Any]) -> list[str]:
+    """A line for each reason why turns of a set were not answered."""
+    return [
+        f"{count} of {split['n']} turns were not answered ({reason}) and count as wrong"
+        for reason, count in split.get("failures", {}).items()
+    ]
 
 
 def _cells(split: Mapping[str, Any], key: str) -> tuple[str, str]:

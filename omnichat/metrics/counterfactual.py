@@ -44,6 +44,7 @@ def counterfactual(
         if group is not None:
             members.setdefault(group, []).append(number)
     closeness = CHRF()
+    closeness.sentence_score("", [""])  # it has no signature before its first use, and no reply may need it
     by_group = np.zeros((len(groups), 2))
     by_branch = np.zeros((len(groups), 2))
     sizes = []

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from omnichat.config import RunConfig
 from omnichat.dialogue import DataError, Reply
 from omnichat.evaluation.compare import compare_runs, print_comparison
 from omnichat.evaluation.compare_command import main
+from omnichat.evaluation.judging import JUDGE, JUDGEMENTS, Judge, questions
 from omnichat.evaluation.replies import Answer
 from tests.evaluation.conftest import write_run
 
@@ -27,6 +28,14 @@ def other(tmp_path: Path, answers: list[Answer], config: RunConfig) -> Path:
     folder.mkdir()
     write_run(folder, [replace(answer, reply=answer.reference) for answer in answers], config)
     return folder
+
+
+def write_verdicts(folder: Path, judge: Judge, answers: list[Answer]) -> None:
+    """What eval/judge.py leaves in a run folder."""
+    asked = questions(answers, judge)
+    lines = [json.dumps({"key": question.key, "score": 3, "reason": "fair"}) + "\n" for question in asked]
+    (folder / JUDGEMENTS).write_text("".join(lines))
+    (folder / JUDGE).write_text(json.dumps(asdict(judge)))
 
 
 def test_differences_by_hand(run_dir: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +80,41 @@ def test_runs_over_other_dialogues_are_refused(
         compare_runs(run_dir, other, resamples=10)
     assert error.value.reason == reason
     assert message in str(error.value)
+
+
+def test_metrics_that_only_one_run_has_or_that_differ_have_a_reason(
+    run_dir: Path, other: Path, answers: list[Answer], config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A judge that rated one run only, another judge, scenes of another store: all else is still compared."""
+    judge = Judge("judge-1", 1)
+    write_verdicts(run_dir, judge, answers)
+    found = compare_runs(run_dir, other, resamples=20)["splits"]["scripts"]["metrics"]
+    assert found["gpt_eval"]["reason"] == "B has none"
+    assert found["gpt_eval"]["a"] is None
+    assert found["bleu"]["difference"] is not None
+    write_verdicts(other, Judge("judge-2", 1), [replace(answer, reply=answer.reference) for answer in answers])
+    found = compare_runs(run_dir, other, resamples=20)["splits"]["scripts"]["metrics"]
+    assert "not the same metric: A " in found["gpt_eval"]["reason"]
+    assert "judge:judge-2" in found["gpt_eval"]["reason"]
+    changed = [replace(answer, reply=answer.reference) for answer in answers]
+    changed[1] = replace(changed[1], scene={**changed[1].scene, "sound": "dog"})
+    write_run(other, changed, config)
+    compared = compare_runs(run_dir, other, resamples=20)
+    assert "not the same ones" in compared["splits"]["scripts"]["metrics"]["sound_accuracy"]["reason"]
+    print_comparison(compared)
+    assert "right sound named not computed: " in capsys.readouterr().out
+
+
+def test_turns_without_an_answer_are_counted(
+    run_dir: Path, other: Path, answers: list[Answer], config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They count as wrong, and a reader has to know how many made the difference."""
+    write_run(other, [replace(answers[0], reply=Reply(None, ""), failure="too_long"), *answers[1:]], config)
+    found = compare_runs(run_dir, other, resamples=20)
+    assert found["splits"]["scripts"]["failures"] == [0, 1]
+    assert found["splits"]["scripts"]["metrics"]["exact_reply"]["difference"] == pytest.approx(0.25)
+    print_comparison(found)
+    assert "turns not answered, counted as wrong: A 0, B 1" in capsys.readouterr().out
 
 
 def test_a_set_that_is_not_there_is_named(run_dir: Path, other: Path) -> None:

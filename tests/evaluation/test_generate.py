@@ -12,11 +12,12 @@ from omnichat.chat import LoadedRun
 from omnichat.checkpoint import trainable
 from omnichat.config import load_config
 from omnichat.data.made_up import made_up_dialogues
-from omnichat.dialogue import Reply, read_dialogues
+from omnichat.dialogue import DataError, Dialogue, Reply, read_dialogues
 from omnichat.evaluation.generate import count_parameters, generate, model_hash
-from omnichat.evaluation.replies import read_answers, read_generation
+from omnichat.evaluation.replies import Answer, asked_ids, read_answers, read_generation
 from omnichat.evaluation.score import score_run
-from omnichat.evaluation.turns import as_turn
+from omnichat.evaluation.screen import print_scores
+from omnichat.evaluation.turns import answered_places, as_turn
 from omnichat.run_folder import REPLIES
 
 
@@ -60,12 +61,14 @@ def test_every_dialogue_is_answered_once(run: LoadedRun, splits: dict[str, Path]
         assert answer.seconds > 0
     about = read_generation(tmp_path)
     assert about["step"] == 3
+    ids = asked_ids(answer.key for answer in answers)
     assert about["splits"]["held"] == {
         "store": str(splits["held"]),
         "replies": 6,
         "of": 6,
         "limit": None,
         "turns": "last",
+        "ids": ids,
     }
     assert about["decoding"]["method"] == "greedy"
     before = (tmp_path / REPLIES).read_bytes()
@@ -207,6 +210,49 @@ def test_own_history_is_what_the_model_answered(run: LoadedRun, splits: dict[str
     generate(changed(own, batch_size=1), splits, alone)
     singly = {answer.key: answer.reply for answer in read_answers(alone / REPLIES)}
     assert singly == {key: answer.reply for key, answer in replies.items()}
+
+
+def test_own_history_over_the_limit_fails_turn_by_turn(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that rambles fills its context: what it leaves no room for is wrong by name, not an end of the run.
+
+    Nor is it ever left out: the score of the turns that still fitted would be better than the run's.
+    """
+    own = changed(run, turns="own_history", max_new_tokens=60)
+    dialogues = list(read_dialogues(splits["held"]))
+    own.prompt.max_tokens = max(len(own.prompt.render(dialogue).ids) for dialogue in dialogues) + 20
+    try:
+        generate(own, splits, tmp_path)
+        path = tmp_path / REPLIES
+        answers = read_answers(path)
+        failed = [answer for answer in answers if answer.failure]
+        assert 0 < len(failed) < len(answers)
+        assert len(answers) == sum(len(answered_places(dialogue, "own_history")) for dialogue in dialogues)
+        for answer in answers:
+            assert answer.failure == ("" if _fits(own, answer) else "too_long")
+            assert answer.reply == Reply(None, "") or not answer.failure
+        assert f"held.own_history: {len(failed)} turns are not answered" in capsys.readouterr().out
+        scores = score_run(tmp_path, run.config)
+        assert scores["failures"] == {"too_long": len(failed)}
+        assert scores["n"] == len(answers)
+        assert scores["unparsable_share"] >= len(failed) / len(answers)
+        print_scores(scores)
+        shown = capsys.readouterr().out
+        assert f"{len(failed)} of {len(answers)} turns were not answered (too_long) and count as wrong" in shown
+        before = path.read_bytes()
+        generate(own, splits, tmp_path)
+        assert path.read_bytes() == before
+    finally:
+        own.prompt.max_tokens = run.config.data.max_tokens
+
+
+def _fits(run: LoadedRun, answer: Answer) -> bool:
+    try:
+        run.prompt.render(Dialogue(answer.id, answer.history), generation=True)
+    except DataError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("turns", ["gold_history", "own_history"])

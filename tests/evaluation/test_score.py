@@ -9,7 +9,7 @@ import pytest
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError, Reply, Style
 from omnichat.evaluation.measure import BASELINES, TITLES
-from omnichat.evaluation.replies import Answer, write_answers
+from omnichat.evaluation.replies import Answer, asked_ids, write_answers
 from omnichat.evaluation.score import score_answers, score_run
 from omnichat.evaluation.screen import print_scores
 from omnichat.run_folder import GENERATION, REPLIES, SCORES
@@ -130,6 +130,19 @@ def test_partial_scores_say_so_everywhere(
     assert "PARTIAL: scripts has 3 of 4" in capsys.readouterr().out
 
 
+def test_replies_to_other_dialogues_than_were_asked_for_are_refused(
+    run_dir: Path, config: RunConfig, answers: list[Answer]
+) -> None:
+    """As many as there must be, but one is not of this set: a file put together by hand, or of another corpus."""
+    about = json.loads((run_dir / GENERATION).read_text())
+    about["splits"]["scripts"]["ids"] = asked_ids(answer.key for answer in answers[:4])
+    (run_dir / GENERATION).write_text(json.dumps(about))
+    assert score_run(run_dir, config)["n"] == 4
+    write_answers(run_dir / REPLIES, [replace(answers[0], id="another"), *answers[1:]])
+    with pytest.raises(DataError, match=r"split 'scripts' has replies to other turns.*mismatched_ids"):
+        score_run(run_dir, config)
+
+
 def test_a_limit_makes_scores_partial(run_dir: Path, config: RunConfig) -> None:
     """The first dialogues of a set are not the set, though all that were asked for are there."""
     about = json.loads((run_dir / GENERATION).read_text())
@@ -208,6 +221,29 @@ def test_dialogues_of_other_words_are_no_group(answers: list[Answer]) -> None:
     ]
     apart = [replace(answer, history=turns) for answer, turns in zip(hearing, history, strict=True)]
     assert "counterfactual_groups" not in score_answers(apart, resamples=5)["metrics"]
+
+
+@pytest.mark.parametrize("told", ["style", "text"])
+def test_dialogues_whose_history_tells_them_apart_are_no_group(answers: list[Answer], told: str) -> None:
+    """Where the assistant said something else before, or in another voice, a model that hears nothing can know."""
+    hearing = branches(answers, "group")
+    apart = []
+    for answer in hearing:
+        first, said, last = answer.history
+        emotion = answer.reference.style.emotion if answer.reference.style else None
+        said = replace(said, style=Style(emotion=emotion)) if told == "style" else replace(said, text=f"oh, {emotion}.")
+        apart.append(replace(answer, history=(first, said, last)))
+    assert "counterfactual_groups" not in score_answers(apart, resamples=5)["metrics"]
+    # The model's own turns tell apart only what it heard.
+    scores = score_answers(apart, resamples=5, turns="own_history")
+    assert scores["metrics"]["counterfactual_groups"]["n"] == 2
+
+
+def test_user_turns_without_a_transcript_are_no_group(answers: list[Answer]) -> None:
+    """Nobody knows that their words are the same."""
+    hearing = branches(answers, "group")
+    silent = [replace(one, history=(*one.history[:-1], replace(one.history[-1], text=" "))) for one in hearing]
+    assert "counterfactual_groups" not in score_answers(silent, resamples=5)["metrics"]
 
 
 def test_scores_by_turn(answers: list[Answer]) -> None:

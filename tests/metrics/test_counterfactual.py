@@ -92,3 +92,12 @@ def test_what_is_no_group_does_not_count() -> None:
     """Dialogues alone, and copies of one branch: there is nothing to tell apart."""
     assert counterfactual(["a", "b", None], [("sad", "x")] * 3, [("sad", "x")] * 3) is None
     assert counterfactual(["a", "a"], [("sad", "x")] * 2, [("sad", "x")] * 2) is None
+
+
+def test_replies_of_which_no_words_count_are_scored() -> None:
+    """A model that is not trained yet gets no emotion right: the words are never compared, and it is still 0."""
+    references = [("sad", "oh no"), ("happy", "well done")]
+    found = counterfactual(["g", "g"], references, [(None, "oh no"), ("angry", "well done")])
+    assert found is not None
+    assert found.groups.value == found.branches.value == 0
+    assert "chrF" in found.groups.signature

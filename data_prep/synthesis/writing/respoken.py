@@ -1,12 +1,14 @@
 """DailyTalk spoken anew: real dialogues and emotions, where only the corpus's lists are at hand and not its recordings.
 
 A script is a dialogue of the corpus: its words, its emotions, its two speakers' genders. Its split is the corpus's own.
-In `also_as` the last user turn can be spoken in further emotions; the reply stays the one that was given to the real
-emotion, so that those branches tell whether a model hears the difference, and not whether its reply is right.
+In `also_as` the last user turn can be spoken in further emotions. The reply keeps the words that were given to the real
+emotion; its own emotion answers the one that is heard, by `REPLY_STYLES`. So those branches tell whether a
+model hears the difference, and not whether its words are right.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 from data_prep.synthesis.contracts import Branch, Brief, Line, Script
 from data_prep.synthesis.mixing.clips import POOLS, Pool, pool_of
 from data_prep.synthesis.stage import Reject
+from data_prep.synthesis.writing.template import REPLY_STYLES
 from omnichat.data.corpora.dailytalk import CORPUS, listed
 from omnichat.data.corpora.emotions import emotion_map
 from omnichat.data.corpora.reading import Choices, Part, RolePolicy
@@ -81,13 +84,12 @@ def respoken_script(brief: Brief, corpus: Path | None, also_as: Iterable[str], r
     *history, current, reply = turns
     own = current.style.emotion
     others = [emotion for emotion in also_as if emotion != own]
-    styles = [current.style, *(Style(current.style.gender, emotion) for emotion in others)]
-    return Script(
-        brief=brief,
-        history=tuple(map(_line, history)),
-        current=current.text,
-        branches=tuple(Branch(style=style, reply=_line(reply)) for style in styles),
-    )
+    branches = [Branch(style=current.style, reply=_line(reply))]
+    for emotion in others:
+        answer = replace(reply.style, emotion=REPLY_STYLES[emotion]["emotion"])
+        style = Style(current.style.gender, emotion)
+        branches.append(Branch(style=style, reply=_line(replace(reply, style=answer))))
+    return Script(brief=brief, history=tuple(map(_line, history)), current=current.text, branches=tuple(branches))
 
 
 def corpus_fingerprint(corpus: Path | None) -> str:

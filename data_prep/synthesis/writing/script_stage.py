@@ -16,7 +16,7 @@ from data_prep.synthesis.writing.quickstart import write_quickstart
 from data_prep.synthesis.writing.respoken import RECIPE as RESPOKEN
 from data_prep.synthesis.writing.respoken import corpus_fingerprint, respoken_script
 from data_prep.synthesis.writing.settings import WritingSettings
-from data_prep.synthesis.writing.template import write_template
+from data_prep.synthesis.writing.template import REPLY_STYLES, write_template
 from data_prep.synthesis.writing.topics import fingerprint, read_topics
 from data_prep.synthesis.writing.validate import validate
 
@@ -51,7 +51,8 @@ class ScriptStage(Stage[Brief, Script]):
         """Settings, the content of the files they name, the model and its prompts."""
         settings = self.settings.model_dump(mode="json", exclude={"topics", "captions", "corpus", "max_attempts"})
         if self.settings.recipe == RESPOKEN:
-            return settings | {"corpus": corpus_fingerprint(self.settings.corpus)}
+            answers = {"reply_styles": REPLY_STYLES} if self.settings.also_as else {}
+            return settings | answers | {"corpus": corpus_fingerprint(self.settings.corpus)}
         if self.chat is None:
             files = {name: fingerprint(None, f"{name}.yaml") for name in ("grammar", "deepdialogue")}
             return settings | files | {"topics": fingerprint(self.settings.topics, "topics.yaml")}

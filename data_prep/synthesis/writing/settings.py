@@ -51,8 +51,8 @@ class WritingSettings(Contract):
             judge is asked. The templates have none.
         overlap_share: of the exchanges of `interact` that hold an interruption or a backchannel.
         corpus: folder of DailyTalk's lists or release, for `dailytalk_respoken`.
-        also_as: emotions in which the last user turn is spoken too, in `dailytalk_respoken`, each a dialogue with the
-            same reply: for the counterfactual score, not for training.
+        also_as: emotions in which the last user turn is spoken too, in `dailytalk_respoken`, each a dialogue whose
+            reply has the same words and an emotion that answers it: for the counterfactual score, not for training.
         roles: who is the assistant of `dailytalk_respoken`; see `omnichat.data.corpora.reading`.
     """
 

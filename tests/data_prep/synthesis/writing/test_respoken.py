@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from data_prep.synthesis.writing.settings import WritingSettings
 from omnichat.audio import load_audio
 from omnichat.data.corpora.dailytalk import listed
 from omnichat.data.store import Store
+from omnichat.metrics.counterfactual import counterfactual
 
 LISTS = Path(__file__).parents[5] / "shared" / "samples" / "dailytalk"
 SPLITS = {"train": 0.8, "val": 0.05, "test": 0.15}
@@ -72,13 +74,19 @@ def test_a_script_is_the_dialogue(corpus: Path) -> None:
     assert error.value.reason == "turns_count"
 
 
-def test_further_emotions_are_branches_with_the_same_reply(corpus: Path) -> None:
-    """The counterfactual score asks whether another emotion changes the answer: nothing else may differ."""
+def test_further_emotions_are_branches_that_are_answered_in_the_same_words(corpus: Path) -> None:
+    """The counterfactual score asks whether another emotion changes the answer: its emotion must differ, nothing else.
+
+    With replies that are alike in emotion too there is nothing to tell apart, and no group is scored.
+    """
     settings = WritingSettings(recipe="dailytalk_respoken", corpus=corpus, also_as=("sad", "angry", "happy"))
     number = next(brief.number for brief in briefs(settings, 2, 0, {"train": 1.0}) if brief.topic == "dailytalk 1")
     script = write(settings, number)
     assert [branch.style.emotion for branch in script.branches] == ["sad", "angry", "happy"]
     assert len({branch.reply.text for branch in script.branches}) == 1
+    assert [branch.reply.style.emotion for branch in script.branches] == ["sad", "neutral", "happy"]
+    assert len({replace(branch.reply.style, emotion=None) for branch in script.branches}) == 1
+    assert counterfactual(["one"] * 3, [(b.reply.style.emotion, b.reply.text) for b in script.branches], [("", "")] * 3)
     made = plans(script, VOICES, 0)
     assert len({plan.group for plan in made}) == 1
     assert len({plan.id for plan in made}) == 3
