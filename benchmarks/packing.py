@@ -24,7 +24,9 @@ from benchmarks.workload import (
     write_checkpoints,
 )
 from omnichat.batch import PackedBatch, pack
-from omnichat.models.llm import add_lora, load_llm, packed_hidden, target_losses
+from omnichat.models.llm import add_lora, load_llm
+from omnichat.models.packed import packed_hidden
+from omnichat.models.target_loss import target_losses
 from omnichat.prompt import IGNORE
 
 PADDED_FULL, PADDED_LABELS = "padded, all logits", "padded, label logits"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from omnichat.dialogue import DataError, Dialogue, dialogue_from_json, dialogue_
 def code_version() -> str:
     """SHA-256 of the code that reads and writes: what an older version has kept is made again."""
     package = Path(omnichat.__file__).parent
-    paths = [package / "audio.py", package / "dialogue.py", Path(__file__)]
-    paths += sorted([*(package / "data").glob("*.py"), *(package / "data" / "corpora").glob("*.*")])
+    paths = [package / "audio.py", Path(__file__)]
+    folders = [(package / "dialogue").glob("*.py"), (package / "data").glob("*.py")]
+    paths += sorted(chain(*folders, (package / "data" / "corpora").glob("*.*")))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
 
 

@@ -14,8 +14,8 @@ from omnichat.batch import Example, pack, to_device
 from omnichat.checkpoint import STATE, find_checkpoint, load_checkpoint, restore_trained
 from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
-from omnichat.models.llm import Session
 from omnichat.models.omnichat import OmniChat
+from omnichat.models.session import Session
 from omnichat.prompt import Prompt, Tokens
 from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import mask_output

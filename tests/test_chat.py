@@ -15,7 +15,7 @@ from omnichat.checkpoint import CheckpointError
 from omnichat.config import load_config
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError, Dialogue, Turn
-from omnichat.models.llm import Session
+from omnichat.models.session import Session
 from omnichat.prompt import Slot, Tokens
 from omnichat.training.fit import fit
 

@@ -20,9 +20,9 @@ from omnichat.audio import HOP, PIECE, WINDOW, num_frames
 from omnichat.batch import PackedBatch
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.whisper import HUGGING_FACE_NAMES, WhisperEncoderNet
-from omnichat.models.llm import PACKED
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
+from omnichat.models.packed import PACKED
 from omnichat.prompt import IGNORE
 from omnichat.training.optim import build_optimizer
 

@@ -27,7 +27,7 @@ from benchmarks.gpu.scale import Scale, in_context, make_encoders, make_llm, mak
 from benchmarks.salmonn import SALMONN_WINDOWS, SalmonnFront
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.encoders import Encoder
-from omnichat.models.llm import PACKED
+from omnichat.models.packed import PACKED
 from omnichat.training.flops import step_flops
 
 COMPILED, EAGER = "cached features, compiled", "cached features, eager"

@@ -14,9 +14,10 @@ from omnichat.models.encoders.base import EncoderNet
 from omnichat.models.encoders.beats import BeatsConfig, BeatsNet
 from omnichat.models.encoders.emotion2vec import Emotion2vecConfig, Emotion2vecNet
 from omnichat.models.encoders.whisper import Context, WhisperDims, WhisperEncoderNet
-from omnichat.models.llm import PACKED, add_lora
+from omnichat.models.llm import add_lora
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
+from omnichat.models.packed import PACKED
 from omnichat.models.published import BEATS_ITER3, EMOTION2VEC_BASE, LLAMA_8B, ROPE, WHISPER_LARGE_V3
 
 

@@ -32,7 +32,8 @@ from data_prep.tiny_weights.optimise import Report, optimise
 from data_prep.tiny_weights.words import COMMON_WORDS, NOUNS, VOCABULARY
 from omnichat.audio import HOP, WINDOW
 from omnichat.dialogue import EMOTIONS, GENDERS, AudioRef, Dialogue, Style, Turn
-from omnichat.models.llm import PACKED, Session, packed_hidden
+from omnichat.models.packed import PACKED, packed_hidden
+from omnichat.models.session import Session
 from omnichat.models.tiny import SPECIAL_TOKENS, default_texts, llama_config
 from omnichat.prompt import IGNORE, Prompt, Tokens
 

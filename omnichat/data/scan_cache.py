@@ -26,7 +26,10 @@ _Status = tuple[int, int] | None
 # Sources that are part of the key: with other code, a scan may find something else. More than needed, so that a module
 # that is taken out of another one is not forgotten.
 _HERE = Path(__file__).parent
-_CODE = [*(_HERE.parent / f"{name}.py" for name in ("dialogue", "audio", "prompt")), *sorted(_HERE.glob("*.py"))]
+_CODE = [
+    *(_HERE.parent / f"{name}.py" for name in ("audio", "prompt")),
+    *sorted([*(_HERE.parent / "dialogue").glob("*.py"), *_HERE.glob("*.py")]),
+]
 
 
 def cached_scan(store: Store, prompt: Prompt, overlong: Overlong = "error") -> Scan:

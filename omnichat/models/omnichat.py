@@ -16,8 +16,10 @@ from transformers import LlamaForCausalLM
 from omnichat.audio import num_frames
 from omnichat.batch import Example, PackedBatch, pack, to_device
 from omnichat.models.encoders import Encoder
-from omnichat.models.llm import Forced, Session, packed_hidden, target_losses
 from omnichat.models.mixformer import MixFormer
+from omnichat.models.packed import packed_hidden
+from omnichat.models.session import Forced, Session
+from omnichat.models.target_loss import target_losses
 from omnichat.prompt import STYLE_TARGET
 
 

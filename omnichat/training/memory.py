@@ -23,9 +23,9 @@ from omnichat.config import RunConfig
 from omnichat.models.encoders.base import MAX_SECONDS, Encoder
 from omnichat.models.encoders.emotion2vec import Emotion2vecNet
 from omnichat.models.encoders.whisper import WhisperEncoderNet
-from omnichat.models.llm import LOSS_ROWS
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.qformer import QFormerLayer
+from omnichat.models.target_loss import LOSS_ROWS
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # a code, a byte for 64 of them, a float32 for 256 of those: double quantisation
 LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters

@@ -19,6 +19,7 @@ from omnichat.data.scan import Scan, scan
 from omnichat.data.scan_cache import cached_scan
 from omnichat.data.shards import finish_store, write_shard
 from omnichat.data.store import Store
+from omnichat.dialogue import Dialogue
 from omnichat.prompt import Prompt
 from tests.conftest import make_tokenizer
 
@@ -149,9 +150,9 @@ def test_other_code_is_another_scan(
     made_up: Path, prompt: Prompt, scans: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was found before a mistake was mended must not outlive it."""
-    assert {Path(str(sys.modules[name].__file__)) for name in ("omnichat.prompt", scan.__module__)} <= set(
-        scan_cache._CODE
-    )
+    assert {
+        Path(str(sys.modules[name].__file__)) for name in ("omnichat.prompt", Dialogue.__module__, scan.__module__)
+    } <= set(scan_cache._CODE)
     cached_scan(Store(made_up), prompt)
     cached_scan(Store(made_up), prompt, "drop_dialogue")
     monkeypatch.setattr(scan_cache, "_CODE", [*scan_cache._CODE, Path(__file__)])

@@ -16,8 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from omnichat.batch import Example, SharedPrefix, pack
-from omnichat.models import llm as llm_module
-from omnichat.models.llm import Session, add_lora, load_llm, packed_hidden, target_losses
+from omnichat.models import packed as packed_module
+from omnichat.models import target_loss
+from omnichat.models.llm import add_lora, load_llm
+from omnichat.models.packed import packed_hidden
+from omnichat.models.session import Session
+from omnichat.models.target_loss import target_losses
 from omnichat.models.tiny import default_texts, llama_config, write_llama, write_tokenizer
 from omnichat.prompt import Tokens
 
@@ -133,7 +137,7 @@ def test_padding_masks_are_obeyed(llm: LlamaForCausalLM) -> None:
 
 def test_target_losses_equal_full_cross_entropy(llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when chunking, the hand-written gradient or its scale per target is wrong."""
-    monkeypatch.setattr(llm_module, "LOSS_ROWS", 4)
+    monkeypatch.setattr(target_loss, "LOSS_ROWS", 4)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(11, 32, generator=generator).requires_grad_()
     targets = torch.randint(llm.config.vocab_size, (11,), generator=generator)
@@ -278,8 +282,8 @@ def test_a_damaged_folder_is_one_clear_error(folder: Path, tmp_path: Path, name:
 def test_compiled_layers(share: bool, llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when compiling changes what is computed, or is done anew for another layer or other lengths."""
     counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(llm_module._layer, dynamic=True, backend=counter)
-    monkeypatch.setattr(llm_module, "_compiled_layer", lambda: compiled)
+    compiled = torch.compile(packed_module._layer, dynamic=True, backend=counter)
+    monkeypatch.setattr(packed_module, "_compiled_layer", lambda: compiled)
     frames = []
     for lengths in ((5, 9, 3), (2, 12), (4, 4, 4, 7)):
         rows = [torch.randn(length, llm.config.hidden_size) for length in lengths]
@@ -304,7 +308,7 @@ def test_softmax_error() -> None:
     logits, wanted = torch.randn(5, 11, requires_grad=True), torch.tensor([0, 10, 3, 3, 7])
     expected = F.cross_entropy(logits, wanted, reduction="none")
     (gradient,) = torch.autograd.grad(expected.sum(), logits)
-    losses, error = llm_module._softmax_error(logits.detach(), wanted)
+    losses, error = target_loss._softmax_error(logits.detach(), wanted)
     torch.testing.assert_close(losses, expected)
     torch.testing.assert_close(error, gradient)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from omnichat.batch import Example, PackedBatch, pack, to_device
-from omnichat.models.llm import packed_hidden
 from omnichat.models.omnichat import OmniChat, pad_frames
+from omnichat.models.packed import packed_hidden
 from omnichat.prompt import CONTENT_TARGET, STYLE_TARGET, Prompt
 from omnichat.training.optim import build_optimizer
 from tests.spoken import DIALOGUES, cached, make_examples, make_model, make_prompt

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from omnichat.config import load_config
-from omnichat.models.llm import PACKED, add_lora, packed_hidden
+from omnichat.models.llm import add_lora
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
+from omnichat.models.packed import PACKED, packed_hidden
 from omnichat.training.memory import MicroBatch, estimate_memory, layer_bytes, window_bytes
 from omnichat.training.optim import build_optimizer
 from tests.spoken import make_model
