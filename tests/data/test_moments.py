@@ -98,10 +98,10 @@ def test_a_store_without_a_timeline_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the published sample of InteractSpeech is not on this machine")
 def test_the_published_dialogue() -> None:
     """One interruption, at the time that its information.json gives, then answers."""
-    from omnichat.data.corpora.interactspeech import parts, read
-    from omnichat.data.corpora.reading import Choices
+    from omnichat.data.corpora.interactspeech import CORPUS
+    from omnichat.data.corpora.reading import Choices, read_all
 
-    (dialogue,) = read(parts(SAMPLE)[0], Choices()).dialogues
+    (dialogue,) = read_all(CORPUS, SAMPLE, Choices()).dialogues
     onsets = [moment for moment in moments_of(dialogue) if moment.event != "continue"]
     assert [moment.event for moment in onsets] == ["interruption", "turn_taking", "turn_taking", "turn_taking"]
     assert onsets[0].sample == 104_944 * 16_000 // RATE

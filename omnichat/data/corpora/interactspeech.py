@@ -4,21 +4,22 @@ A folder for each dialogue (interactspeech/interactspeech.github.io@85c5534, ass
     SODA_PROCESSED--train--<n>/information.json, dialogue_speakera.wav, dialogue_speakerb.wav        22.05 kHz, FLOAT
 
 `processed_dialogue` holds lines "A: ..." and "B: ..."; `speakerA_time` and `speakerB_time` give [start, stop) of each
-one's lines, in samples at 22,050 Hz. A line that is cut short has "[interrupt]" where the other cuts in; the words after
-it were planned and never spoken. Both tracks are as long as the dialogue and silent while the other speaks, so that
-each turn is heard alone though turns overlap (by 10,000 samples in the dialogue at hand).
+one's lines, in samples at 22,050 Hz. A line that is cut short has "[interrupt]" where the other cuts in; the words
+after it were planned and never spoken. Both tracks are as long as the dialogue and silent while the other speaks, so
+that each turn is heard alone though turns overlap (by 10,000 samples in the dialogue at hand).
 
-Kept as `meta`: start and stop (samples at 22,050 Hz of the tracks), overlap (by how many of them a turn begins before the
-one before it ends), interrupted and planned (the words that were not spoken). The corpus has no emotions. The larger
-part of it, and the recordings of real dialogues, were not at hand: their layout may differ.
+Kept as `meta`: start and stop (samples at 22,050 Hz of the tracks), overlap (by how many of them a turn begins before
+the one before it ends), interrupted and planned (the words that were not spoken). The corpus has no emotions. The
+larger part of it, and the recordings of real dialogues, were not at hand: their layout may differ.
 """
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, read_one, said
+from omnichat.data.corpora.reading import Choices, Corpus, assign_roles, checked, dialogue_folders, read_folder, said
 from omnichat.data.corpora.recordings import stretch
 from omnichat.dialogue import DataError, Dialogue, Turn
 
@@ -26,25 +27,6 @@ NAME = "interactspeech"
 RATE = 22_050  # of the times in information.json
 INTERRUPT = "[interrupt]"
 _LINE = re.compile(r"([AB]):\s*(.*)", re.DOTALL)
-
-
-def parts(source: Path) -> list[Part]:
-    """One for each dialogue.
-
-    Raises:
-        DataError: `no_file` where there are none.
-    """
-    paths = sorted(source.rglob("information.json"))
-    if not paths:
-        message = "holds no dialogue; expected is <dialogue>/information.json beside dialogue_speaker{a,b}.wav"
-        raise DataError("no_file", message, str(source))
-    return [Part(path.parent.relative_to(source).as_posix(), (path,)) for path in paths]
-
-
-def read(part: Part, choices: Choices) -> Reading:
-    """The dialogue of one folder."""
-    (path,) = part.files
-    return read_one(path, lambda: _dialogue(path, choices))
 
 
 def _dialogue(path: Path, choices: Choices) -> Dialogue:
@@ -83,6 +65,8 @@ CORPUS = Corpus(
     name=NAME,
     licence="none stated for the data (its site's LICENSE file is CC0)",
     source="interactspeech.github.io",
-    parts=parts,
-    read=read,
+    parts=partial(
+        dialogue_folders, name="information.json", layout="<dialogue>/information.json beside dialogue_speaker{a,b}.wav"
+    ),
+    read=partial(read_folder, dialogue=_dialogue),
 )

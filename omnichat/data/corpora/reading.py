@@ -13,6 +13,7 @@ from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, check_
 RolePolicy = Literal["last_speaker", "second_speaker"]
 ROLE_POLICIES: tuple[RolePolicy, ...] = ("last_speaker", "second_speaker")
 SPLITS = ("train", "val", "test")
+_UNKNOWN = Style()
 NO_AUDIO = {"audio": "none"}  # the `meta` of a turn that has words only: it says so, and nobody need wonder
 
 
@@ -90,6 +91,24 @@ def read_one(place: Path | str, dialogue: Callable[[], Dialogue]) -> Reading:
     with reading.rejecting(place):
         reading.dialogues.append(dialogue())
     return reading
+
+
+def dialogue_folders(source: Path, name: str, layout: str) -> list[Part]:
+    """The parts of a corpus with a folder for each dialogue: one for each file of this name.
+
+    Raises:
+        DataError: `no_file` where there is none, saying which layout was expected.
+    """
+    paths = sorted(source.rglob(name))
+    if not paths:
+        raise DataError("no_file", f"holds no dialogue; expected is {layout}", str(source))
+    return [Part(path.parent.relative_to(source).as_posix(), (path,)) for path in paths]
+
+
+def read_folder(part: Part, choices: Choices, dialogue: Callable[[Path, Choices], Dialogue]) -> Reading:
+    """A part of `dialogue_folders`."""
+    (path,) = part.files
+    return read_one(path, lambda: dialogue(path, choices))
 
 
 def group_of_script(dialogue: Dialogue) -> str:
@@ -194,7 +213,7 @@ def give_roles(turns: Sequence[Turn], speakers: Sequence[str], assistant: str) -
 
 
 def said(
-    text: str, audio: AudioRef | None = None, style: Style = Style(), meta: Mapping[str, str | None] | None = None
+    text: str, audio: AudioRef | None = None, style: Style = _UNKNOWN, meta: Mapping[str, str | None] | None = None
 ) -> Turn:
     """A turn whose role is still to be given. Empty notes are left out; without audio its `meta` says so."""
     notes = {name: value for name, value in (meta or {}).items() if value}

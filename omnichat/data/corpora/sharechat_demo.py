@@ -7,32 +7,15 @@ on a user turn, its answer is taken from DailyTalk where the recording was ident
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, read_one
+from omnichat.data.corpora.reading import Choices, Corpus, assign_roles, dialogue_folders, read_folder
 from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
 
 NAME = "sharechat-demo"
-
-
-def parts(source: Path) -> list[Part]:
-    """One for each dialogue.
-
-    Raises:
-        DataError: `no_file` where there are none.
-    """
-    paths = sorted(source.rglob("dialogue.json"))
-    if not paths:
-        raise DataError("no_file", "holds no <id>/dialogue.json; give the folder of the demo's recordings", str(source))
-    return [Part(path.parent.relative_to(source).as_posix(), (path,)) for path in paths]
-
-
-def read(part: Part, choices: Choices) -> Reading:
-    """The dialogue of one folder."""
-    (path,) = part.files
-    return read_one(path, lambda: _dialogue(path, choices))
 
 
 def _dialogue(path: Path, choices: Choices) -> Dialogue:
@@ -63,7 +46,7 @@ CORPUS = Corpus(
     name=NAME,
     licence="none stated",
     source="sharechatx.github.io",
-    parts=parts,
-    read=read,
+    parts=partial(dialogue_folders, name="dialogue.json", layout="<id>/dialogue.json beside its recordings"),
+    read=partial(read_folder, dialogue=_dialogue),
     labels="sharechat_demo",  # the page's labels, and DailyTalk's for its answers
 )
