@@ -6,9 +6,10 @@ As NVIDIA/audio-flamingo reads it (branch legacy_audio_flamingo_1, chat/data/pre
 or as that script writes it, {..., data: {"0": {name, dialogue}, ...}}. The lists have not been published.
 
 Nobody speaks: the user's words are text. Where the clip lies in the list's folder or below (as `audio_id` says, or with
-.wav or .flac behind it), it is the audio of the first user turn, whose `meta` says {"audio": "sound"}: what is heard there
-is what the words are about, so train with data.input=speech+text. Without the clip all turns have words only. Dialogues
-about one clip are one group. Upstream also drops answers with phrases such as "cannot determine"; here they stay.
+.wav or .flac behind it), it is the audio of the first user turn, whose `meta` says {"audio": "sound"}: what is heard
+there is what the words are about, so train with data.input=speech+text. Without the clip all turns have words only.
+Dialogues about one clip are one group. Upstream also drops answers with phrases such as "cannot determine"; here they
+stay.
 """
 
 import json

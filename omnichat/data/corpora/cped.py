@@ -1,15 +1,16 @@
 """CPED: Chinese television dialogues with emotions (scutcyr/CPED@1e4b81c, README.md and data/CPED).
 
-{train,valid,test}_split.csv, one utterance a row: Dialogue_ID, Utterance_ID, Speaker, Gender, Age, Scene, Sentiment, Emotion
-(13), DA (dialogue act), Utterance and others. The recordings are not published with the lists: turns have words only.
-Dialogues of more than two speakers are rejected. The corpus's own split is kept; its series are the same in all three.
+{train,valid,test}_split.csv, one utterance a row: Dialogue_ID, Utterance_ID, Speaker, Gender, Age, Scene, Sentiment,
+Emotion (13), DA (dialogue act), Utterance and others. The recordings are not published with the lists: turns have words
+only. Dialogues of more than two speakers are rejected. The corpus's own split is kept; its series are the same in all
+three.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, said
 from omnichat.data.corpora.lists import grouped, read_csv
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, said
 from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
 NAME = "cped"

@@ -2,9 +2,9 @@
 
 Release: `metadata.json` {dialogue: {utterance: {speaker, text, emotion, act, topic, ...}}} beside
 `data/<dialogue>/<utterance>_<speaker>_d<dialogue>.wav` (lhotse/recipes/daily_talk.py, which also says that speaker 1 is
-the woman). Lists: `train_frame.txt` and `val_frame.txt` of `preprocessed_data/DailyTalk` in keonlee9420/DailyTalk, lines
-`<utterance>_<speaker>_d<dialogue>|<speaker>|{phones}|<text>|<emotion>`, packed with xz or not; audio where it lies beside
-them as in the release.
+the woman). Lists: `train_frame.txt` and `val_frame.txt` of `preprocessed_data/DailyTalk` in keonlee9420/DailyTalk,
+lines `<utterance>_<speaker>_d<dialogue>|<speaker>|{phones}|<text>|<emotion>`, packed with xz or not; audio where it
+lies beside them as in the release.
 
 Its own lists are train and val. The test set is ours (`dailytalk_test.txt`): which 220 dialogues the paper took is not
 published.
@@ -155,9 +155,7 @@ def _read_list(path: Path) -> dict[int, list[Utterance]]:
     return {name: sorted(spoken, key=lambda one: int(one["number"])) for name, spoken in dialogues.items()}
 
 
-def _dialogue(
-    number: int, script: int, spoken: Sequence[Utterance], folder: Path | None, choices: Choices
-) -> Dialogue:
+def _dialogue(number: int, script: int, spoken: Sequence[Utterance], folder: Path | None, choices: Choices) -> Dialogue:
     numbers = [one["number"] for one in spoken]
     if numbers != list(range(len(numbers))):
         missing = sorted(set(range(max(numbers, default=0) + 1)) - set(numbers))

@@ -6,10 +6,10 @@ Hub (datasets SALT-Research/DeepDialogue-xtts and -orpheus), a folder for each p
     data/dialogues_<model>[_<model2>]/<domain>_<n>_<turns>/<domain>_<n>_<turns>_full.wav
 Site: `<id>/<id>.json` beside `<id>_<voice>.wav`.
 
-A JSON holds domain, model1, model2 and conversation of speaker, text, emotion. Turns are heard from their segments; where
-there are none, from the whole conversation (one channel with both speakers, 24 kHz), cut at its silences: the turns were
-put together with runs of exact zeros, 0.2 or 0.3 s between two and 0.5 s at the end, so the cuts are exact. One dialogue
-for each voice. A segment's name holds the emotion that was acted, one of RAVDESS's eight.
+A JSON holds domain, model1, model2 and conversation of speaker, text, emotion. Turns are heard from their segments;
+where there are none, from the whole conversation (one channel with both speakers, 24 kHz), cut at its silences: the
+turns were put together with runs of exact zeros, 0.2 or 0.3 s between two and 0.5 s at the end, so the cuts are exact.
+One dialogue for each voice. A segment's name holds the emotion that was acted, one of RAVDESS's eight.
 """
 
 import json

@@ -6,10 +6,10 @@ wenet/dataset/process/processor.py), a dialogue a line, in files called *.jsonl 
     a_wav_path (of the answer), speech_token, ...}, history: [{wav, txt}, ...] in dialogues of several rounds
 or unpacked shards of its, common_utils/fake_data/shard: <key>.extra, the same as JSON, beside <key>.txt and <key>.wav.
 
-An answer may begin with a tag that says its emotion, "<HAPPY>..."; without one the emotion has no target (upstream takes
-neutral). Age, gender and, where it is there, emotion of the question are the speaker's. Questions of earlier rounds, and
-those without `question`, are heard without words. Paths are looked up beside the list, then in the corpus's folder;
-an answer's recording that is not there is left out, a question's rejects the dialogue. `speech_token`, codes of
+An answer may begin with a tag that says its emotion, "<HAPPY>..."; without one the emotion has no target (upstream
+takes neutral). Age, gender and, where it is there, emotion of the question are the speaker's. Questions of earlier
+rounds, and those without `question`, are heard without words. Paths are looked up beside the list, then in the corpus's
+folder; an answer's recording that is not there is left out, a question's rejects the dialogue. `speech_token`, codes of
 another model, is left out. Shards (.tar) are to be unpacked first.
 """
 
@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, audio_below, checked, give_roles, said
 from omnichat.data.corpora.lists import line_stretches, lines_within, object_of
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, audio_below, checked, give_roles, said
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
 
 NAME = "echat-200k"
@@ -110,7 +110,7 @@ def _cue(tag: str | None) -> str | None:
 
 
 def _heard(name: str | None, folders: tuple[Path, Path]) -> AudioRef | None:
-    """A recording of either folder. A path that leads out of both is one of another machine, so that it is not there."""
+    """A recording of either folder. A path out of both is one of another machine: it is not there."""
     for folder in folders:
         try:
             return audio_below(folder, (name or "").removeprefix("./"))

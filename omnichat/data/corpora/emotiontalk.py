@@ -5,12 +5,12 @@ heard and seen, audio.csv that of the sound alone. Names are G00009/G00009_42/G0
 actors, conversation, speaker, number. A conversation's numbers run on over its two speakers' folders, so that their
 order is that of the numbers (in the whole lists, 742 conversations, no number comes twice; some are missing).
 
-The emotion is audio.csv's where it is there, else mm.csv's, else the transcription's own, which was told from the words.
-The labels that come as pickles (*_label.npz) are not read. They also hold the corpus's split, which is one by pairs of
-actors and stands below: nobody of the training is heard in val or test, while two actors are heard in both of these.
-Words are given without their marks, "[over/]...[/over]" (both speak),
-"[interrupted]", "[laughing]"; `meta` keeps the text as it was. Turns are heard where a WAV of the utterance's name lies
-anywhere in the corpus's folder (the release's own places were not at hand); without any they have words only.
+The emotion is audio.csv's where it is there, else mm.csv's, else the transcription's own, which was told from the
+words. The labels that come as pickles (*_label.npz) are not read. They also hold the corpus's split, which is one by
+pairs of actors and stands below: nobody of the training is heard in val or test, while two actors are heard in both of
+these. Words are given without their marks, "[over/]...[/over]" (both speak), "[interrupted]", "[laughing]"; `meta`
+keeps the text as it was. Turns are heard where a WAV of the utterance's name lies anywhere in the corpus's folder (the
+release's own places were not at hand); without any they have words only.
 """
 
 import re
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, read_one, said
 from omnichat.data.corpora.lists import read_csv
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked, read_one, said
 from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
 NAME = "emotiontalk"

@@ -1,4 +1,6 @@
-"""Expresso: improvised dialogues in 26 styles, and read sentences (facebookresearch/textlesslib@ba33d66, examples/expresso).
+"""Expresso: improvised dialogues in 26 styles, and read sentences (facebookresearch/textlesslib@ba33d66).
+
+The layout is that of its examples/expresso:
 
     VAD_segments.txt                      "<file>/channel<1 or 2>\\t(start, stop) (start, stop) ...", in seconds
     audio_48khz/conversational/<speaker>-<speaker>/<style>[-<style>]/<pair>_<styles>_<id>.wav
@@ -6,11 +8,12 @@
 
 A dialogue's first speaker and style belong to channel 1, the second ones to channel 2; one style is both speakers'.
 
-**The release has no words for the dialogues**, and an answer without words cannot be learnt: as released, each dialogue is
-rejected (`no_transcript`). Who has them transcribed puts `conversational_transcriptions.txt` beside VAD_segments.txt, a
-line for each segment: "<file>/channel<k>\\t(start, stop)\\t<words>". Then each segment is a turn, in the order of when they
-begin, heard in its own channel; one without words can be the user's only. The words are not the corpus's, and `meta`
-says so. Read sentences have words, but nobody answers them: they are rejected (`no_answer`), one for each folder.
+**The release has no words for the dialogues**, and an answer without words cannot be learnt: as released, each dialogue
+is rejected (`no_transcript`). Who has them transcribed puts `conversational_transcriptions.txt` beside
+VAD_segments.txt, a line for each segment: "<file>/channel<k>\\t(start, stop)\\t<words>". Then each segment is a turn,
+in the order of when they begin, heard in its own channel; one without words can be the user's only. The words are not
+the corpus's, and `meta` says so. Read sentences have words, but nobody answers them: they are rejected (`no_answer`),
+one for each folder.
 
 The styles are kept; where one is a feeling it is the emotion, and "fast" is the speed.
 """

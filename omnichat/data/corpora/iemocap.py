@@ -7,12 +7,12 @@ IEMOCAP_full_release/Session{1..5}/ (README of the release; speechbrain recipes/
 
 A turn's name ends in the speaker, F or M, and a number. Turns are ordered by when they begin; the two may overlap, and
 times stay in `meta`. Turns without an emotion have no target; turns that were not cut out (no WAV) have words only.
-Lines of the transcription that name no turn are counted in `scene["unnamed_lines"]`. Marks such as "[LAUGHTER]" stay in the
-words: some turns consist of nothing else.
+Lines of the transcription that name no turn are counted in `scene["unnamed_lines"]`. Marks such as "[LAUGHTER]" stay in
+the words: some turns consist of nothing else.
 
 Each session has two actors of its own: the session is what a split must not divide. The usual way is to leave one
-session out: `--test-session 5` tests on the fifth and trains on the others; without it one session is drawn for test, one
-for val. All sessions play the same scripts, so that words of the scripted ones are known from training in any case.
+session out: `--test-session 5` tests on the fifth and trains on the others; without it one session is drawn for test,
+one for val. All sessions play the same scripts, so that words of the scripted ones are known from training in any case.
 """
 
 import re

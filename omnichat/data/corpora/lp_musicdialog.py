@@ -1,9 +1,10 @@
-"""LP-MusicDialog: dialogues in text in which music is found (Doh et al., arXiv 2411.07439; hub seungheondoh/lp-music-dialog).
+"""LP-MusicDialog: dialogues in text in which music is found (Doh et al., arXiv 2411.07439).
 
-data/train-0000?-of-00002.parquet, 288,000 rows. The hub's card names no columns, and the files were not at hand: a column
-of turns is looked for under the usual names, and where there is none, the error names the columns that are there. Turns
-are {role, content} (or from and value, speaker and text ...), JSON of such a list, or plain strings with the user first.
-Nobody speaks: all turns have words only. Rows about one track are one group where a column names the track.
+data/train-0000?-of-00002.parquet, 288,000 rows. The card of seungheondoh/lp-music-dialog on the hub names no columns,
+and the files were not at hand: a column of turns is looked for under the usual names, and where there is none, the
+error names the columns that are there. Turns are {role, content} (or from and value, speaker and text ...), JSON of
+such a list, or plain strings with the user first. Nobody speaks: all turns have words only. Rows about one track are
+one group where a column names the track.
 """
 
 import json
@@ -87,7 +88,9 @@ def _spoken(turn: Any, number: int) -> tuple[str, str]:
         raise DataError("bad_layout", message, f"turn {number}")
     role = next((role for role, names in _ROLES.items() if str(turn[who]).strip().lower() in names), None)
     if role is None:
-        raise DataError("unknown_role", f"role {turn[who]!r} is neither the user's nor the assistant's", f"turn {number}")
+        raise DataError(
+            "unknown_role", f"role {turn[who]!r} is neither the user's nor the assistant's", f"turn {number}"
+        )
     return role, turn[words]
 
 

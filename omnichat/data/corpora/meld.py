@@ -13,8 +13,8 @@ Without any clips the dialogues have words only; with some, a dialogue that lack
 from collections.abc import Mapping
 from pathlib import Path
 
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, audio_below, checked, said
 from omnichat.data.corpora.lists import grouped, read_csv
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, audio_below, checked, said
 from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
 NAME = "meld"
@@ -68,9 +68,7 @@ def read(part: Part, choices: Choices) -> Reading:
     return reading
 
 
-def _dialogue(
-    name: str, rows: list[Mapping[str, str]], turns: list[Turn], split: str, choices: Choices
-) -> Dialogue:
+def _dialogue(name: str, rows: list[Mapping[str, str]], turns: list[Turn], split: str, choices: Choices) -> Dialogue:
     script = f"{split}/{rows[0]['Old_Dialogue_ID']}"
     scene = {"scenario": "emotion", "split": split, "script": script}
     return checked(name, assign_roles(turns, [row["Speaker"] for row in rows], choices.roles), NAME, scene)

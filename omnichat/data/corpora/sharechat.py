@@ -23,12 +23,16 @@ def parts(source: Path) -> list[Part]:
         DataError: `no_file` where there is no JSONL file, or where the store holds shards already.
     """
     if (source / INFO_FILE).is_file() and read_info(source).shards:
-        raise DataError("no_file", "is a store of shards already: nothing to convert, train on it as it is", str(source))
+        raise DataError(
+            "no_file", "is a store of shards already: nothing to convert, train on it as it is", str(source)
+        )
     paths = sorted(path for path in source.glob("*.jsonl") if path.name != "rejects.jsonl")
     if not paths:
         message = f"holds no <split>.jsonl; expected is {INFO_FILE}, train.jsonl and so on, and the audio beside them"
         raise DataError("no_file", message, str(source))
-    return [Part(f"{path.name}:{number}", (path,), (number, offset)) for path in paths for number, offset in _starts(path)]
+    return [
+        Part(f"{path.name}:{number}", (path,), (number, offset)) for path in paths for number, offset in _starts(path)
+    ]
 
 
 def _starts(path: Path) -> Iterator[tuple[int, int]]:

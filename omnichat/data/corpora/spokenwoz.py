@@ -4,8 +4,8 @@
     text_5700_train_dev/valListFile.json    ids of the validation set, one a line whatever its name says
     audio_5700_{train_dev,test}/<id>.wav    8 kHz stereo, user in channel 0, system in channel 1
 
-Words give BeginTime and EndTime in milliseconds of the recording: a turn is heard from its first to its last one, in its
-speaker's channel. A turn without words has no times, so that it has its text only. The system is the assistant,
+Words give BeginTime and EndTime in milliseconds of the recording: a turn is heard from its first to its last one, in
+its speaker's channel. A turn without words has no times, so that it has its text only. The system is the assistant,
 whatever --roles says. The corpus has no emotions. Its own split is kept.
 """
 

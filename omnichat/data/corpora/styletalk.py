@@ -1,10 +1,10 @@
 """StyleTalk (Lin et al., 2024): one text spoken in several styles, each with an answer of its own.
 
-`train.csv` and `eval.csv` (its own split, here train and test): `context` is three turns in one string,
-"A : ... B : ... A : ..."; `curr_text` keeps its "B: "; audio is `<diag_id>/c_<k>.wav` and `r_<k>.wav`, for the current turn
-and the answer only, k = 0..2 the style. Rows of one `diag_id` are one script. Emotions are partly tones ("friendly",
-"unfriendly"): the table says what is guessed. Volume has no counterpart in our styles and is kept as metadata; pitch and
-gender are not given.
+`train.csv` and `eval.csv` (its own split, here train and test): `context` is three turns in one string, "A : ... B :
+... A : ..."; `curr_text` keeps its "B: "; audio is `<diag_id>/c_<k>.wav` and `r_<k>.wav`, for the current turn and the
+answer only, k = 0..2 the style. Rows of one `diag_id` are one script. Emotions are partly tones ("friendly",
+"unfriendly"): the table says what is guessed. Volume has no counterpart in our styles and is kept as metadata; pitch
+and gender are not given.
 """
 
 import csv

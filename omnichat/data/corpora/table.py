@@ -1,6 +1,7 @@
 """Any corpus that is a table of turns (CSV, TSV or JSONL) and a folder of audio; which column holds what is an option.
 
-A row is a turn. JSONL may also hold a dialogue a line, with a list of turns in it: a turn then has the outer values too.
+A row is a turn. JSONL may also hold a dialogue a line, with a list of turns in it: a turn then has the outer values
+too.
 """
 
 import csv
@@ -110,7 +111,9 @@ def _table(source: Path, name: str) -> Path:
     found = [path for path in inside if path.suffix.lower() in FORMATS]
     if len(found) != 1:
         which = ", ".join(path.name for path in found) or "none"
-        raise DataError("no_file", f"expected is one table ({', '.join(FORMATS)}), there is {which}; use --table", str(source))
+        raise DataError(
+            "no_file", f"expected is one table ({', '.join(FORMATS)}), there is {which}; use --table", str(source)
+        )
     return found[0]
 
 
@@ -138,9 +141,13 @@ def _check_columns(path: Path, columns: Mapping[str, str], asked: set[str], ther
     if columns["speaker"] not in there and columns["role"] not in there:
         missing.append("speaker or role")
     if missing:
-        close = [near for name in FIELDS for near in get_close_matches(columns[name], there - set(columns.values()), n=1)]
+        close = [
+            near for name in FIELDS for near in get_close_matches(columns[name], there - set(columns.values()), n=1)
+        ]
         hint = f"; did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
-        message = f"has no column for {', '.join(missing)}; it has {', '.join(sorted(there))}: name it with --column{hint}"
+        message = (
+            f"has no column for {', '.join(missing)}; it has {', '.join(sorted(there))}: name it with --column{hint}"
+        )
         raise DataError("missing_column", message, str(path))
 
 
@@ -191,7 +198,9 @@ def _dialogue(
             turns.append(_turn(values, folder, choices))
         except DataError as error:
             raise error.at(f"dialogue {dialogue!r}: line {line}") from None
-    scene = {key: str(rows[0][1][field]) for key, field in (("script", "group"), ("split", "split")) if field in rows[0][1]}
+    scene = {
+        key: str(rows[0][1][field]) for key, field in (("script", "group"), ("split", "split")) if field in rows[0][1]
+    }
     made = Dialogue(dialogue, _with_roles(turns, rows, assistant, choices), name, scene)
     check_dialogue(made)
     return made
@@ -229,7 +238,9 @@ def _audio(values: Mapping[str, Any], folder: Path) -> AudioRef:
     stop = round(float(values["end"]) * SAMPLE_RATE) if "end" in values else whole.num_samples
     if not 0 <= start < stop or stop > whole.num_samples + 2:  # a written second is rounded, too
         seconds = whole.num_samples / SAMPLE_RATE
-        message = f"start {values.get('start', 0)} to end {values.get('end', 'the end')} does not lie in its {seconds:.3f} s"
+        message = (
+            f"start {values.get('start', 0)} to end {values.get('end', 'the end')} does not lie in its {seconds:.3f} s"
+        )
         raise DataError("bad_times", message, whole.path)
     channel = int(values["channel"]) if "channel" in values else None
     return AudioRef(whole.path, min(stop, whole.num_samples) - start, start, channel)

@@ -50,7 +50,23 @@ from tests.data.corpora import (
     test_table,
 )
 
-ODD: list[Any] = [None, True, -1, 1.5, 10**30, float("nan"), "", "x", "\ud800", "\0", "../../x", [], {}, [[]], {"a": []}]
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    1.5,
+    10**30,
+    float("nan"),
+    "",
+    "x",
+    "\ud800",
+    "\0",
+    "../../x",
+    [],
+    {},
+    [[]],
+    {"a": []},
+]
 
 
 def _interactspeech(folder: Path) -> None:
@@ -59,7 +75,11 @@ def _interactspeech(folder: Path) -> None:
 
 
 def _cped(folder: Path) -> None:
-    said = [("1", "a", "female", "worried", "喂"), ("1", "b", "unknown", "happy", "嗯"), ("2", "c", "male", "happy", "好")]
+    said = [
+        ("1", "a", "female", "worried", "喂"),
+        ("1", "b", "unknown", "happy", "嗯"),
+        ("2", "c", "male", "happy", "好"),
+    ]
     test_cped.rows(folder, "test_split.csv", *said)
 
 
@@ -140,7 +160,7 @@ def _replaced(record: Any, dice: random.Random) -> Any:
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_damage_is_rejected_and_never_raised(name: str, tmp_path: Path) -> None:
-    """100 damages of a list: an exception would stop a conversion of days; what is read can be stored and read again."""
+    """100 damages of a list: an exception would stop a conversion of days; what is read can be stored and read."""
     corpus, make = CORPORA[name]
     make(tmp_path)
     lists = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".wav")

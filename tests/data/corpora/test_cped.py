@@ -25,7 +25,11 @@ def rows(folder: Path, name: str, *utterances: tuple[str, str, str, str, str]) -
 
 def test_utterances_in_a_row_stay_turns_and_styles_are_the_corpuss(tmp_path: Path) -> None:
     """Joined, two emotions would become one; an unknown gender must not be invented."""
-    said = [("1", "林", "female", "worried", "喂"), ("1", "林", "female", "grateful", "谢谢"), ("1", "陆", "unknown", "negative-other", "嗯")]
+    said = [
+        ("1", "林", "female", "worried", "喂"),
+        ("1", "林", "female", "grateful", "谢谢"),
+        ("1", "陆", "unknown", "negative-other", "嗯"),
+    ]
     reading = read(CORPUS, rows(tmp_path, "valid_split.csv", *said))
     (dialogue,) = reading.dialogues
     assert roles(dialogue) == "uua"

@@ -75,7 +75,13 @@ def test_without_any_audio_turns_say_that_they_have_none(tmp_path: Path) -> None
 
 def test_what_cannot_be_used_is_rejected_by_name(tmp_path: Path) -> None:
     """A missing recording among others, a gap in the turns, a new emotion, a third speaker: each with its dialogue."""
-    wrong = {1: spoken(2), 2: spoken(3), 3: spoken(2, emotion="bored"), 4: [*spoken(2), (2, "x", "anger")], 5: spoken(2)}
+    wrong = {
+        1: spoken(2),
+        2: spoken(3),
+        3: spoken(2, emotion="bored"),
+        4: [*spoken(2), (2, "x", "anger")],
+        5: spoken(2),
+    }
     release(tmp_path, wrong)
     root = tmp_path / "dailytalk"
     (root / "data/1/1_0_d1.wav").unlink()
@@ -153,4 +159,6 @@ def test_the_real_lists_are_read_whole() -> None:
     records = [json.loads(line) for line in (SAMPLES / "val_by_dialogue.jsonl").read_text().splitlines()]
     by_id = {dialogue.id: dialogue for dialogue in reading.dialogues}
     for record in records:
-        assert [turn["text"] for turn in record["turns"]] == [turn.text for turn in by_id[str(record["dialog_id"])].turns]
+        assert [turn["text"] for turn in record["turns"]] == [
+            turn.text for turn in by_id[str(record["dialog_id"])].turns
+        ]

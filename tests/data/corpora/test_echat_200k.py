@@ -71,7 +71,7 @@ def test_no_line_is_lost_or_read_twice_where_stretches_meet(tmp_path: Path, monk
 
 
 def test_unpacked_shards_hold_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The form in which the corpus's code trains: a file for each field, as its do_make_shard_from_raw.py writes them."""
+    """The form in which the corpus's code trains: a file for each field, as its do_make_shard_from_raw.py has it."""
     monkeypatch.setattr(echat_200k, "_PART", 2)
     for number in range(3):
         one = record(f"1.{number}")
@@ -91,7 +91,14 @@ def test_unpacked_shards_hold_the_same(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_cannot_be_used_is_rejected_by_name(tmp_path: Path) -> None:
     """One bad line must not cost the others; a path that leads elsewhere is not opened."""
     outside = write_levels(tmp_path / "outside.wav", [0.9])
-    lines = [record("1"), "{", "[]", record("2", wav="raw/wav/none.wav"), record("3", wav=str(outside)), record("4", txt="")]
+    lines = [
+        record("1"),
+        "{",
+        "[]",
+        record("2", wav="raw/wav/none.wav"),
+        record("3", wav=str(outside)),
+        record("4", txt=""),
+    ]
     lines += [record("5", wav="../outside.wav"), record("6", txt="<MOODY>好"), {"key": "7"}]
     reading = read(CORPUS, corpus(tmp_path / "corpus", *lines))
     assert [dialogue.id for dialogue in reading.dialogues] == ["1"]

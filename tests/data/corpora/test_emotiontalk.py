@@ -98,4 +98,3 @@ def test_the_real_lists(tmp_path: Path) -> None:
     splits = {name.split("/")[1]: label["split"] for name, label in labels.items()}
     assert {dialogue.id: dialogue.scene["split"] for dialogue in reading.dialogues} == splits
     assert not any("[" in turn.text for dialogue in reading.dialogues for turn in dialogue.turns)
-

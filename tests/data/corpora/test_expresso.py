@@ -1,4 +1,4 @@
-"""The reader of Expresso, on files written after its documentation: a speaker a channel, and words that are not there."""
+"""The reader of Expresso, on files written after its documentation: a speaker a channel, and no words."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ LINES = {
 
 
 def session(folder: Path, number: int, name: str = "impro01") -> Path:
-    """A dialogue of four turns, the last one without label and recording; transcriptions are not in the order of time."""
+    """A dialogue of four turns, the last one without label and recording; transcriptions are not in order."""
     top = folder / "IEMOCAP_full_release" / f"Session{number}"
     dialogue = f"Ses0{number}F_{name}"
     (top / "dialog" / "transcriptions").mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,9 @@ def session(folder: Path, number: int, name: str = "impro01") -> Path:
     for place, (turn, (start, stop, emotion, words)) in enumerate(LINES.items(), start=1):
         transcription.append(f"{dialogue}_{turn} [{start}-{stop}]: {words}")
         if emotion is not None:
-            evaluation.append(f"[{float(start)} - {float(stop)}]\t{dialogue}_{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]")
+            evaluation.append(
+                f"[{float(start)} - {float(stop)}]\t{dialogue}_{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]"
+            )
             evaluation.append("C-E2:\tNeutral;\t(na\xefve)")
             write_levels(top / "sentences" / "wav" / dialogue / f"{dialogue}_{turn}.wav", [place / 10])
     (top / "dialog" / "transcriptions" / f"{dialogue}.txt").write_text("\n".join(reversed(transcription)))

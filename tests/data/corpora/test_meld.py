@@ -46,7 +46,9 @@ def test_clips_without_wavs_are_an_error_with_the_command(tmp_path: Path) -> Non
     corpus(tmp_path, "dia7_utt1.wav")
     clip = tmp_path / "dev" / "dev_splits_complete" / "dia7_utt1.wav"
     clip.rename(clip.with_suffix(".mp4"))
-    with pytest.raises(DataError, match=r'ffmpeg -i "\$clip" -vn -ac 1 -ar 16000 "\$\{clip%\.mp4\}\.wav".*not_extracted'):
+    with pytest.raises(
+        DataError, match=r'ffmpeg -i "\$clip" -vn -ac 1 -ar 16000 "\$\{clip%\.mp4\}\.wav".*not_extracted'
+    ):
         read(CORPUS, tmp_path)
 
 
@@ -61,7 +63,7 @@ def test_a_missing_clip_rejects_its_dialogue(tmp_path: Path) -> None:
 
 @needs("meld")
 def test_the_real_dev_list() -> None:
-    """Counts made apart from this code: 270 dialogues, 1,462 utterances, cut out of 108 dialogues; no clips are at hand."""
+    """Counts made apart from this code: 270 dialogues, 1,462 utterances out of 108 dialogues; no clips are at hand."""
     reading = read(CORPUS, SAMPLES / "meld")
     assert reasons(reading) == {}
     assert len(reading.dialogues) == 270

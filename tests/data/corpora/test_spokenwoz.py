@@ -1,6 +1,7 @@
 """The reader of SpokenWOZ, on files written after its documentation: channels, word times, and its split."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def turn(tag: str, text: str, *times: int) -> dict[str, Any]:
     """A turn whose words end where the next begins, in milliseconds; without times it has no words."""
     words = [
         {"Word": "x", "BeginTime": start, "EndTime": stop, "ChannelId": 0, "WordIndex": number}
-        for number, (start, stop) in enumerate(zip(times, times[1:], strict=False))
+        for number, (start, stop) in enumerate(pairwise(times))
     ]
     return {"tag": tag, "text": text, "words": words, "metadata": {}, "dialog_act": {}, "span_info": []}
 
@@ -66,7 +67,14 @@ def test_the_corpuss_own_split_is_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_rejected_by_name(tmp_path: Path) -> None:
     """Times beyond the recording, a key that leaves the folder, a recording in mono, a list without its split."""
     late = [turn("user", "hi", 0, 500), turn("system", "yes", 2_000, 9_000)]
-    logs = {"late": late, "mono": LOG, "gone": LOG, "who": [turn("operator", "hi", 0, 500)], "../../x": LOG, "good": LOG}
+    logs = {
+        "late": late,
+        "mono": LOG,
+        "gone": LOG,
+        "who": [turn("operator", "hi", 0, 500)],
+        "../../x": LOG,
+        "good": LOG,
+    }
     corpus(tmp_path / "a", "test", logs)
     write_levels(tmp_path / "a" / "audio_5700_test" / "mono.wav", [0.1, 0.2, 0.3, 0.4])
     (tmp_path / "a" / "audio_5700_test" / "gone.wav").unlink()

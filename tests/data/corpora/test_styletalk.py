@@ -37,7 +37,11 @@ def corpus(folder: Path, *rows: dict[str, str], name: str = "train.csv") -> Path
 
 def test_history_in_one_string_becomes_turns() -> None:
     """A colon within the words is not a speaker."""
-    assert split_context("A : Hi: you! B : Is 3:30 ok? A : Yes.") == [("A", "Hi: you!"), ("B", "Is 3:30 ok?"), ("A", "Yes.")]
+    assert split_context("A : Hi: you! B : Is 3:30 ok? A : Yes.") == [
+        ("A", "Hi: you!"),
+        ("B", "Is 3:30 ok?"),
+        ("A", "Yes."),
+    ]
     with pytest.raises(DataError, match=r"\[bad_layout\]"):
         split_context("Hello B : x")
 
@@ -73,7 +77,9 @@ def test_current_turn_and_answer_are_heard_the_history_is_read(tmp_path: Path) -
         ({"res_text": "  "}, "empty_text"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_rejected_with_its_line(change: dict[str, str], reason: str, tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_used_is_rejected_with_its_line(
+    change: dict[str, str], reason: str, tmp_path: Path
+) -> None:
     """One bad row must neither stop the others nor vanish."""
     corpus(tmp_path, ROW, ROW | change)
     (tmp_path / "book_1").mkdir()

@@ -14,10 +14,13 @@ from omnichat.data.corpora.table import Layout, corpus
 from omnichat.dialogue import DataError, Style
 
 COLUMNS = {"dialogue": "call", "speaker": "who", "text": "said", "audio": "file", "start": "from", "end": "to"}
-CALLS = "call,who,said,file,from,to,channel,emotion\n1,cust,hi,a.wav,0,2,0,Happy\n1,agent,\"yes, I do\",a.wav,2,4.5,1,\n"
+CALLS = 'call,who,said,file,from,to,channel,emotion\n1,cust,hi,a.wav,0,2,0,Happy\n1,agent,"yes, I do",a.wav,2,4.5,1,\n'
 
 
-def read(folder: Path, layout: Layout = Layout(COLUMNS, audio_folder="wavs")) -> Reading:
+LAYOUT = Layout(COLUMNS, audio_folder="wavs")
+
+
+def read(folder: Path, layout: Layout = LAYOUT) -> Reading:
     made = corpus("calls", "CC0-1.0", "tests", "table", layout)
     return read_all(made, folder, Choices("last_speaker", emotion_map("table")))
 
@@ -48,7 +51,15 @@ def test_columns_times_and_channels(tmp_path: Path) -> None:
 def test_all_forms_say_the_same(form: str, tmp_path: Path) -> None:
     """One corpus, four ways to write it down; turns are ordered by their number where there is one."""
     rows = [
-        {"dialogue": "d", "turn": 10, "role": "assistant", "text": "b", "gender": "Female", "group": "s", "split": "val"},
+        {
+            "dialogue": "d",
+            "turn": 10,
+            "role": "assistant",
+            "text": "b",
+            "gender": "Female",
+            "group": "s",
+            "split": "val",
+        },
         {"dialogue": "d", "turn": 9, "role": "user", "text": "a", "gender": "", "group": "s", "split": "val"},
         {"dialogue": "d", "turn": 11, "role": "user", "text": "no answer", "gender": "", "group": "s", "split": "val"},
     ]
@@ -99,7 +110,9 @@ def test_a_dialogue_that_cannot_be_used_is_rejected_by_name(row: str, reason: st
     """With the line; the other dialogue stays."""
     reading = read(calls(tmp_path, f"{CALLS}{row}\n2,b,y,,,,,\n"))
     assert len(reading.dialogues) == 1
-    assert [(error.reason, error.where.startswith(f"{tmp_path}/calls.csv:4")) for error in reading.rejects] == [(reason, True)]
+    assert [(error.reason, error.where.startswith(f"{tmp_path}/calls.csv:4")) for error in reading.rejects] == [
+        (reason, True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +120,11 @@ def test_a_dialogue_that_cannot_be_used_is_rejected_by_name(row: str, reason: st
     [
         ("call,who,said\n1,a,b\n", "missing_column", r"no column for audio \('file'\), start \('from'\), end \('to'\)"),
         ("call,said,file,from,to\n", "empty_file", "holds no turn"),
-        (CALLS + "1,a,b\n2,a,b,c,d,e,f,g,h\n,a,b,,,,,\n", "bad_layout", r"3 rows cannot be read(.|\n)*:4: (.|\n)*:5: (.|\n)*:6: "),
+        (
+            CALLS + "1,a,b\n2,a,b,c,d,e,f,g,h\n,a,b,,,,,\n",
+            "bad_layout",
+            r"3 rows cannot be read(.|\n)*:4: (.|\n)*:5: (.|\n)*:6: ",
+        ),
         (CALLS + '1,"a\n', "bad_layout", "not a sound CSV"),
         ("", "empty_file", "holds no turn"),
     ],
