@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,7 @@ from omnichat.run_folder import MANIFEST
 STATE = "state.json"
 TEMPORARY = ".partial-"
 BEST = "best.json"
+AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 FORMAT = 2  # 1 had no sha256 of the manifest itself
 
 
@@ -238,6 +239,14 @@ def purge(folder: Path | str, keep: int) -> list[Path]:
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """Named parameters that are trained, in a stable order."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def in_parts(trained: Mapping[str, AnyTensor], rest: str) -> dict[str, dict[str, AnyTensor]]:
+    """What is trained, by its part: the `mixformer`, and the `rest` under the name given."""
+    parts: dict[str, dict[str, AnyTensor]] = {"mixformer": {}, rest: {}}
+    for name, one in trained.items():
+        parts["mixformer" if name.startswith("mixformer.") else rest][name] = one
+    return parts
 
 
 def restore_trained(model: nn.Module, start: Checkpoint) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 CONFIG_FILE = "config.yaml"  # composed and complete
 METRICS = "metrics.jsonl"  # a JSON object a step
-SKIPPED_FILE = "skipped.jsonl"  # dialogues of a step that was skipped
+SKIPPED_FILE = "skipped.jsonl"  # dialogues, or moments, of a step that was skipped
 CHECKPOINTS = "checkpoints"  # a folder for each step that was saved
 MANIFEST = "manifest.json"  # in each of them: without it, it is no checkpoint
 REPLIES = "replies.jsonl"

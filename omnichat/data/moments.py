@@ -64,8 +64,8 @@ class Moments:
         first: only so many dialogues; None for all.
 
     Raises:
-        DataError: all that is wrong with it; `no_times` or `no_audio` for a turn without a place on the timeline, or
-            without sound; `no_moment`.
+        DataError: all that is wrong with it; `no_times`, `bad_times` or `no_audio` for a turn without a place on the
+            timeline, or without sound; `no_moment`.
     """
 
     def __init__(self, path: Path, first: int | None = None) -> None:
@@ -80,7 +80,11 @@ class Moments:
                 faults += [fault.at(self.store.place(row)) for fault in error.all()]
         raise_faults(faults)
         if not found:
-            raise DataError("no_moment", "holds no dialogue in which anybody speaks", str(path))
+            raise DataError(
+                "no_moment",
+                "holds no moment at which anybody begins to speak; give dialogues of several turns",
+                str(path),
+            )
         self.found = found
 
     def __len__(self) -> int:
@@ -91,11 +95,14 @@ class Moments:
         """What is heard around a moment, (CLIP,) at 16 kHz: both speakers together, silence beyond the ends.
 
         Raises:
-            DataError: see `load_audio`.
+            DataError: see `load_audio`; with the place of the dialogue.
         """
         moment = self.found[number]
         if self._last is None or self._last[0] != moment.row:  # moments of a dialogue mostly follow each other
-            self._last = (moment.row, heard_together(timeline(self.store[moment.row])))
+            try:
+                self._last = (moment.row, heard_together(timeline(self.store[moment.row])))
+            except DataError as error:
+                raise error.at(f"{self.store.place(moment.row)}: dialogue {shown(moment.dialogue)}") from None
         whole, begin = self._last[1], moment.sample - CLIP // 2
         wave = np.zeros(CLIP, dtype=np.float32)
         piece = whole[max(0, begin) : max(0, begin + CLIP)]
@@ -107,19 +114,22 @@ def timeline(dialogue: Dialogue) -> list[Span]:
     """The turns in the order in which they begin.
 
     Raises:
-        DataError: `no_times` or `no_audio`, with the turn.
+        DataError: `no_times`, `bad_times` or `no_audio`, with the turn.
     """
     spans = []
     for number, turn in enumerate(dialogue.turns):
         where = f"dialogue {shown(dialogue.id)}: turn {number}"
         try:
-            start, stop = (int(turn.meta[name]) * SAMPLE_RATE // RATE for name in ("start", "stop"))
+            times = [int(turn.meta[name]) for name in ("start", "stop")]
         except (KeyError, ValueError):
             message = "has no start and stop; only stores of python -m data_prep.interactspeech have a timeline"
             raise DataError("no_times", message, where) from None
+        if not 0 <= times[0] < times[1]:
+            message = f"starts at {times[0]} and stops at {times[1]}; make the store again from its corpus"
+            raise DataError("bad_times", message, where)
         if turn.audio is None:
             raise DataError("no_audio", "is not spoken; both speakers must be heard", where)
-        spans.append(Span(turn, start, stop))
+        spans.append(Span(turn, *(time * SAMPLE_RATE // RATE for time in times)))
     return sorted(spans, key=lambda span: span.start)
 
 

@@ -6,50 +6,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from omnichat import build
 from omnichat.audio import SAMPLE_RATE
 from omnichat.checkpoint import find_checkpoint, load_checkpoint, restore_trained
-from omnichat.config import saved_config
 from omnichat.data.moments import CLIP, EVENTS, Moments
+from omnichat.data.scan import raise_faults
 from omnichat.dialogue import DataError
 from omnichat.evaluation.replies import replace_file
 from omnichat.metrics.emotion import confusion, emotion_f1, majority
 from omnichat.metrics.statistic import resample
-from omnichat.run_folder import CHECKPOINTS, CONFIG_FILE
+from omnichat.run_folder import CHECKPOINTS
 from omnichat.schema import RunConfig
-from omnichat.training.events import Heard, predict
+from omnichat.training.heard import Heard, classify, likeliest
 
 EVENTS_FILE, SCORES = "events.jsonl", "event_scores.json"
 
 
-def score_events(run_dir: Path, stores: Mapping[str, Path], checkpoint: str = "newest") -> dict[str, Any]:
+def score_events(
+    run_dir: Path, config: RunConfig, stores: Mapping[str, Path], checkpoint: str = "newest"
+) -> dict[str, Any]:
     """Classify the moments of stores into `events.jsonl`, score them into `event_scores.json`, return the scores.
 
     Args:
         run_dir: of the run.
-        stores: by name; none: the run's own test sets.
+        config: of the run.
+        stores: by name.
         checkpoint: as in `find_checkpoint`.
 
     Raises:
-        DataError: `wrong_task` for a run that learnt to answer; what is wrong with a store.
-        CheckpointError: there is none.
+        DataError: all that is wrong with the stores, before anything is heard or written.
+        CheckpointError: there is none, or it is damaged.
+        EncoderError: an expert's weights are not there any more, or cannot be read.
     """
-    path = run_dir / CONFIG_FILE
-    config = saved_config(yaml.safe_load(path.read_text(encoding="utf-8")), path)
-    if config.task != "events":
-        message = f"is a run of task={config.task}; score it with eval/run_store.py"
-        raise DataError("wrong_task", message, str(run_dir))
+    heard = _moments(stores)
     start = load_checkpoint(find_checkpoint(run_dir / CHECKPOINTS, checkpoint))
     model = build.build_event_model(config, len(EVENTS), CLIP)
     restore_trained(model, start)
-    once = config.model_copy(update={"data": config.data.model_copy(update={"features": "live"})})
     lines, sets = [], {}
-    for name, store in stores.items():
-        moments = Moments(store)
-        found = predict(model, Heard(model, moments, once), config.trainer.micro_batch)
-        sets[name] = {"store": str(store), **scores(moments, found, config)}
+    for name, moments in heard.items():
+        found = likeliest(classify(model, Heard(model, moments, "live"), config.trainer.micro_batch))
+        sets[name] = {"store": str(stores[name]), **scores(moments, found, config)}
         for moment, event in zip(moments.found, found, strict=True):
             record = {"set": name, "dialogue": moment.dialogue, "second": round(moment.sample / SAMPLE_RATE, 3)}
             lines.append(record | {"role": moment.role, "event": moment.event, "found": event})
@@ -57,6 +54,17 @@ def score_events(run_dir: Path, stores: Mapping[str, Path], checkpoint: str = "n
     replace_file(run_dir / EVENTS_FILE, "".join(json.dumps(line) + "\n" for line in lines).encode())
     replace_file(run_dir / SCORES, (json.dumps(result, indent=1) + "\n").encode())
     return result
+
+
+def _moments(stores: Mapping[str, Path]) -> dict[str, Moments]:
+    moments, faults = dict[str, Moments](), list[DataError]()
+    for name, store in stores.items():
+        try:
+            moments[name] = Moments(store)
+        except DataError as error:
+            faults += error.all()
+    raise_faults(faults)
+    return moments
 
 
 def scores(moments: Moments, found: Sequence[str], config: RunConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from omnichat.schema import RunConfig
 
 OPTIONS = """  run=FOLDER            a run of task=events, e.g. runs/interact_events
   store=PATH[,PATH...]  two-track dialogues instead of the run's test sets; each set is named after its folder
-  checkpoint=newest     or a step"""
+  checkpoint=newest     or best (by the loss on data.val), or a step"""
 
 
 def main(arguments: Sequence[str], usage: str) -> int:
@@ -26,19 +26,29 @@ def main(arguments: Sequence[str], usage: str) -> int:
         if not values.get("run"):
             raise UsageError("run: is missing; name the folder of a run, as in run=runs/interact_events")
         run = Path(values["run"])
-        stores = _stores(values, run)
+        config = _config(run)
+        stores = _stores(values, config)
         from omnichat.evaluation.events import print_events, score_events
 
-        print_events(score_events(run, stores, values.get("checkpoint", "newest")))
+        print_events(score_events(run, config, stores, values.get("checkpoint", "newest")))
 
     return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
 
 
-def _stores(values: Mapping[str, str], run: Path) -> dict[str, Path]:
+def _config(run: Path) -> RunConfig:
     config = read_config(run, {})
     if not isinstance(config, RunConfig):
         raise UsageError(f"run: {run} holds a baseline, not a run of train.py")
-    named = {Path(path).stem: path for path in read_names(values, "store")} or dict(config.data.test)
+    if config.task != "events":
+        raise UsageError(f"run: {run} is a run of task={config.task}; score it with eval/run_store.py")
+    return config
+
+
+def _stores(values: Mapping[str, str], config: RunConfig) -> dict[str, Path]:
+    paths = read_names(values, "store")
+    named = {Path(path).stem: path for path in paths} or dict(config.data.test)
+    if len(named) < len(paths):
+        raise UsageError("store: two have the same name, their scores could not be told apart; one at a time")
     if not named:
         raise UsageError("store: missing, and the run's config has no data.test")
     found = {name: locate(path) for name, path in named.items()}

@@ -1,38 +1,32 @@
 """One training run, from a config to a run folder, in seven numbered steps."""
 
-import contextlib
-import fcntl
 import logging
 import math
-import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
-import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from omnichat import build
-from omnichat.checkpoint import CheckpointError, restore_trained
+from omnichat.checkpoint import restore_trained
 from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
-from omnichat.requirements import missing
-from omnichat.run_folder import CHECKPOINTS, CONFIG_FILE
-from omnichat.secrets import masked
+from omnichat.run_folder import CHECKPOINTS
 from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics
 from omnichat.training.engines import build_strategy
-from omnichat.training.guard import NonFiniteGuard, explained
+from omnichat.training.guard import NonFiniteGuard, explained, place_of
 from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
+from omnichat.training.opening import opened
 from omnichat.training.precompute import fill_feature_store
-from omnichat.training.preflight import Preflight, PreflightDone
-from omnichat.training.ranks import first_speaks, is_first
-from omnichat.training.resume import CheckpointWriter, initial_weights, starting_point
+from omnichat.training.preflight import Preflight, PreflightDone, is_due
+from omnichat.training.ranks import is_first
+from omnichat.training.resume import CheckpointWriter, check_stream
 from omnichat.training.slow_rank import SlowRankWatch
-from omnichat.training.stopping import StopRequest, in_slurm, requeue
+from omnichat.training.stopping import StopRequest, in_slurm
 
 OVERLONG = "overlong.txt"
 
@@ -48,19 +42,9 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         DataError, CheckpointError, EncoderError, TrainingError, ValueError: with what failed, where, and the cure.
     """
     run_dir = Path(run_dir)
-    with _locked(run_dir), first_speaks():
-        # 1. the run folder: one run at a time, of one config
-        if faults := missing(config):
-            raise ConfigError(faults)
-        config = build.materialise(config, run_dir)
-        start = starting_point(config, run_dir / CHECKPOINTS)
-        first_step = start.step if start is not None else 0
-        initial = initial_weights(config) if start is None else None
-        if is_first():
-            text = yaml.safe_dump(masked(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
-            (run_dir / CONFIG_FILE).write_text(text, encoding="utf-8")
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+    # 1. the run folder: one run at a time, of one config
+    with opened(config, run_dir) as folder:
+        config, start, first_step = folder.config, folder.start, folder.first_step
 
         # 2. data: everything is read and counted before a weight is loaded
         prompt = build.build_prompt(config)
@@ -68,11 +52,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         features = fill_feature_store(config) if cached else None
         data = build.build_data(config, prompt, features, first_step)
         stream = data.dataset.fingerprint()
-        if start is not None and config.resume == "auto" and start.state["stream"] != stream:
-            raise CheckpointError(
-                f"{start.path}: was trained on other data than these files hold now (sizes, weights, seed or dialogues "
-                "left out differ); restore the data, or train elsewhere with run_name=NAME"
-            )
+        check_stream(config, start, stream)
         _list_overlong(run_dir / OVERLONG, data.dataset.overlong())
         passes = data.passes(config.trainer.max_steps)
         print("passes: " + ", ".join(f"{name} {count:.1f} times" for name, count in passes.items()), flush=True)
@@ -88,9 +68,9 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         if start is not None:
             restore_trained(model, start)
             print(f"going on from {start.path}", flush=True)
-        elif initial is not None:
-            restore_trained(model, initial)
-            print(f"beginning with the weights of {initial.path}", flush=True)
+        elif folder.initial is not None:
+            restore_trained(model, folder.initial)
+            print(f"beginning with the weights of {folder.initial.path}", flush=True)
 
         # 5. Lightning
         _quiet()
@@ -105,14 +85,14 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         ]
         if start is not None:
             callbacks.append(RestoreEngine(start))
-        if config.preflight != "off" and (config.preflight == "only" or start is None):
+        if is_due(config, start):
             callbacks.append(Preflight(data, run_dir, config.preflight == "only"))
         trainer = _trainer(config, run_dir, first_step, callbacks)
 
         # 6. train
         try:
             if first_step < config.trainer.max_steps:
-                with stop.giving_back(), explained(module):
+                with stop.giving_back(), explained(lambda: place_of(module)):
                     trainer.fit(module, datamodule=data)
         except PreflightDone:
             return 0
@@ -122,15 +102,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         # 7. how it ended
         if trainer.is_global_zero:
             print(f"drawn in {trainer.global_step:,} steps:\n{shares.text()}", flush=True)
-        if stop.signal is not None:
-            print(
-                f"stopped by signal {stop.signal} at step {trainer.global_step}, saved; the same command goes on",
-                flush=True,
-            )
-            if stop.signal == signal.SIGUSR1 and trainer.is_global_zero:
-                requeue()
-            return 128 + stop.signal
-        return 0
+        return stop.exit_code(trainer.global_step, trainer.is_global_zero)
 
 
 def _holdout(
@@ -218,22 +190,3 @@ def _quiet() -> None:
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-@contextlib.contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / ".lock").open("w")
-    except OSError as error:
-        fault = f"hydra.run.dir: {run_dir} cannot be written to ({error.strerror}); name another folder"
-        raise ConfigError([fault]) from None
-    with lock:
-        if is_first():  # the other ranks share its folder
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConfigError(
-                    [f"run_name: {run_dir} is in use by another run; wait for it or choose another name"]
-                ) from None
-        yield

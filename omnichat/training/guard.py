@@ -1,8 +1,9 @@
 """What can go wrong inside a step: numbers that are not finite, memory, a worker, another rank; each named."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.optim import Optimizer
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import PackedBatch
-from omnichat.checkpoint import trainable
+from omnichat.checkpoint import in_parts, trainable
 from omnichat.run_folder import SKIPPED_FILE
 from omnichat.training.module import OmniChatModule
 
@@ -25,6 +26,49 @@ IN_A_ROW = 3  # ours: one bad step may be a bad sample, three are a diverged mod
 
 class TrainingError(ValueError):
     """Training cannot go on; the message says in which step, with which dialogues, and what to do."""
+
+
+class SkippedSteps:
+    """Steps that are left out, on record in `skipped.jsonl`; too many in a row end the run.
+
+    Args:
+        run_dir: of the run.
+        what: a step is made of: the record's key of their names.
+    """
+
+    def __init__(self, run_dir: Path, what: str = "dialogues") -> None:
+        self.path, self.what = run_dir / SKIPPED_FILE, what
+        self._in_a_row = 0
+
+    def sound(self) -> None:
+        """A step was finite."""
+        self._in_a_row = 0
+
+    def leave_out(self, step: int, rank: int, indices: Sequence[int], names: Sequence[str], possible: bool) -> None:
+        """Note a step whose gradients are not finite, before it is left out.
+
+        Args:
+            step: that is being trained, from 1 on.
+            rank: that tells.
+            indices: of the stream.
+            names: of what was drawn there.
+            possible: False where the engine takes the step in any case.
+
+        Raises:
+            TrainingError: three such steps in a row, or it cannot be left out.
+        """
+        self._in_a_row += 1
+        record = {"step": step, "rank": rank, "indices": list(indices), self.what: list(names)}
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        where = f"step {step}: the gradients are not finite, {self.what} {', '.join(names[:8])} of rank {rank}"
+        if not possible or self._in_a_row == IN_A_ROW:
+            raise TrainingError(
+                f"{where} (all in {self.path}); "
+                + (f"{IN_A_ROW} steps in a row" if possible else "under DeepSpeed a step cannot be left out")
+                + f": the last checkpoint is sound; lower trainer.learning_rate, or look at these {self.what}' audio"
+            )
+        print(f"{where}; the step is left out", flush=True)
 
 
 class NonFiniteGuard(pl.Callback):
@@ -39,16 +83,14 @@ class NonFiniteGuard(pl.Callback):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / SKIPPED_FILE
-        self._in_a_row = 0
+        self.skipped = SkippedSteps(run_dir)
         self._parts: dict[str, list[Parameter]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is trained stays the same parameters from here on; to look for them in each step would cost."""
         assert isinstance(pl_module, OmniChatModule)
-        self._parts = {}
-        for name, parameter in trainable(pl_module.model).items():
-            self._parts.setdefault("mixformer" if name.startswith("mixformer.") else "lora", []).append(parameter)
+        parts = in_parts(trainable(pl_module.model), "lora")
+        self._parts = {part: [*parameters.values()] for part, parameters in parts.items() if parameters}
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -56,32 +98,20 @@ class NonFiniteGuard(pl.Callback):
         """After the backward of the last micro-batch, before clipping."""
         assert isinstance(pl_module, OmniChatModule)
         inside = isinstance(trainer.strategy, DeepSpeedStrategy)
-        norms = {} if inside else {part: _gradient_norm(parameters) for part, parameters in self._parts.items()}
+        norms = {} if inside else {part: gradient_norm(parameters) for part, parameters in self._parts.items()}
         pl_module.step_sums.gradient_norms = norms
         if _losses_are_finite(trainer, pl_module) if inside else torch.stack([*norms.values()]).isfinite().all():
-            self._in_a_row = 0
+            self.skipped.sound()
             return
-        self._in_a_row += 1
-        step = trainer.global_step + 1
         names = [name for batch in pl_module.step_sums.batches for name in batch.dialogue_ids]
         indices = [index for batch in pl_module.step_sums.batches for index in batch.indices]
-        record = {"step": step, "rank": trainer.global_rank, "indices": indices, "dialogues": names}
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
         pl_module.step_sums.skipped = True
-        where = f"step {step}: the gradients are not finite, dialogues {', '.join(names[:8])} of rank {record['rank']}"
-        if inside or self._in_a_row == IN_A_ROW:
-            raise TrainingError(
-                f"{where} (all in {self.path}); "
-                + ("under DeepSpeed a step cannot be left out" if inside else f"{IN_A_ROW} steps in a row")
-                + ": the last checkpoint is sound; lower trainer.learning_rate, or look at these dialogues' audio"
-            )
-        print(f"{where}; the step is left out", flush=True)
+        self.skipped.leave_out(trainer.global_step + 1, trainer.global_rank, indices, names, possible=not inside)
         # AdamW passes over parameters without a gradient: neither weights nor moments nor their step change.
         optimizer.zero_grad(set_to_none=True)
 
 
-def _gradient_norm(parameters: Sequence[Parameter]) -> Tensor:
+def gradient_norm(parameters: Sequence[Parameter]) -> Tensor:
     """Over all shards; 0 where there is no gradient."""
     norm: Any = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     whole: Tensor = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -93,9 +123,25 @@ def _losses_are_finite(trainer: pl.Trainer, module: OmniChatModule) -> bool:
     return bool(trainer.strategy.reduce_boolean_decision(bool(losses), all=True))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where training is: the step in hand, from 1 on, the rank, and what the micro-batch holds, in words.
+
+    `smaller` says what makes a micro-batch need less memory.
+    """
+
+    step: int
+    rank: int
+    batch: str
+    smaller: str
+
+
 @contextmanager
-def explained(module: OmniChatModule) -> Iterator[None]:
+def explained(place: Callable[[], Place]) -> Iterator[None]:
     """Turn what breaks a step from outside into a message that names the step and its cure.
+
+    Args:
+        place: asked for where the fault came.
 
     Raises:
         TrainingError: the device's memory, a data worker, or another rank is gone.
@@ -103,21 +149,21 @@ def explained(module: OmniChatModule) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
+        at = place()
         raise TrainingError(
-            f"step {_step(module)}: out of memory on the device ({str(error).splitlines()[0]}); the micro-batch held "
-            f"{_shape(module.current_batch)}. Lower trainer.micro_batch or data.max_tokens, or set "
-            "trainer.activation_checkpointing=true"
+            f"step {at.step}: out of memory on the device ({str(error).splitlines()[0]}); the micro-batch held "
+            f"{at.batch}. {at.smaller}"
         ) from None
     except RuntimeError as error:
-        message = str(error)
+        message, at = str(error), place()
         if "DataLoader worker" in message:
             raise TrainingError(
-                f"step {_step(module)}: a data worker died ({message.splitlines()[0]}); most often the machine ran out "
+                f"step {at.step}: a data worker died ({message.splitlines()[0]}); most often the machine ran out "
                 "of memory: lower data.num_workers, or set it to 0 to see the worker's own error"
             ) from None
         if _lost_a_rank(message):
             raise TrainingError(
-                f"step {_step(module)}, rank {module.global_rank}: the connection to another rank is gone "
+                f"step {at.step}, rank {at.rank}: the connection to another rank is gone "
                 f"({message.splitlines()[0][:200]}); that rank's own output says why it ended. "
                 "The same command goes on from the last checkpoint"
             ) from None
@@ -129,8 +175,10 @@ def _lost_a_rank(message: str) -> bool:
     return any(sign in message for sign in signs)
 
 
-def _step(module: OmniChatModule) -> int:
-    return module.global_step + 1
+def place_of(module: OmniChatModule) -> Place:
+    """Where a run that trains on dialogues is."""
+    smaller = "Lower trainer.micro_batch or data.max_tokens, or set trainer.activation_checkpointing=true"
+    return Place(module.global_step + 1, module.global_rank, _shape(module.current_batch), smaller)
 
 
 def _shape(batch: PackedBatch | None) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +12,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor, nn
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import Example, PackedBatch, pack
-from omnichat.checkpoint import trainable
+from omnichat.checkpoint import Checkpoint, trainable
+from omnichat.config import RunConfig
 from omnichat.data.module import DialogueModule
 from omnichat.models.omnichat import to_device
 from omnichat.training.guard import TrainingError
@@ -31,9 +34,9 @@ class PreflightDone(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """Forward and backward of the largest micro-batch: its tokens, the seconds, the device's peak in bytes."""
+    """Forward and backward of the largest micro-batch, twice: the seconds of each, the device's peak in bytes."""
 
-    tokens: int
+    first: float
     seconds: float
     peak: int | None
 
@@ -58,30 +61,24 @@ class Preflight(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print what was found."""
         assert isinstance(pl_module, OmniChatModule)
-        lines = [_versions(trainer), self._disk(pl_module)]
+        lines = [
+            versions(trainer.strategy.root_device, trainer.world_size),
+            disk(trainable(pl_module.model), self.run_dir),
+        ]
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             lines.append("largest micro-batch: not tried, DeepSpeed would take its gradients for the first step's")
         else:
             batch = pack(largest(self.data, trainer), share_prefix=self.data.steps.share_prefix)
             batch = to_device(batch, pl_module.device)
-            trial = try_out(pl_module, batch)
-            lines += [_tried(batch, trial), self._hours(trainer, trial)]
+            trial = try_out(lambda: _gradients(pl_module, batch), pl_module, pl_module.device)
+            lines += [tried(_shape(batch), trial), self._hours(trainer, trial.seconds / len(batch.ids))]
         if trainer.is_global_zero:
-            print("\n  ".join(["preflight", *lines]), flush=True)
+            say(lines)
         if self.only:
             raise PreflightDone
 
-    def _disk(self, module: OmniChatModule) -> str:
-        size = COPIES * BYTES * sum(parameter.numel() for parameter in trainable(module.model).values())
-        free = shutil.disk_usage(self.run_dir).free
-        if free < AT_ONCE * size:
-            raise TrainingError(
-                f"{self.run_dir}: a checkpoint takes {_bytes(size)} and {AT_ONCE} must fit, but {_bytes(free)} are "
-                "free; free disk space, or train on another disk with hydra.run.dir=FOLDER"
-            )
-        return f"disk: a checkpoint takes {_bytes(size)}, {_bytes(free)} are free"
-
-    def _hours(self, trainer: pl.Trainer, trial: Trial) -> str:
+    def _hours(self, trainer: pl.Trainer, seconds: float) -> str:
+        """At so many seconds for a token."""
         steps, first = trainer.max_steps, self.data.start_step
         drawn = range(self.data.steps.start(first), self.data.steps.start(steps))
         # The stream may be long; a part of it tells the mean.
@@ -90,12 +87,45 @@ class Preflight(pl.Callback):
         shares = self.data.dataset.shares(drawn.stop)
         hours = sum(one.seconds for one in shares.drawn.values()) / 3600
         per_rank = tokens / trainer.world_size
-        estimate = per_rank / trial.tokens * trial.seconds / 3600
+        estimate = per_rank * seconds / 3600
         return (
             f"the run: steps {first + 1:,} to {steps:,}, {len(drawn):,} dialogues, {tokens:,.0f} tokens, "
             f"{hours:,.2f} h heard; about {estimate:,.2f} h at this speed (estimated from the micro-batch above, "
             "without validation)"
         )
+
+
+def is_due(config: RunConfig, start: Checkpoint | None) -> bool:
+    """Whether to look: where a run begins, and wherever `preflight=only` asks for it."""
+    return config.preflight == "only" or (config.preflight == "auto" and start is None)
+
+
+def say(lines: Sequence[str]) -> None:
+    """Print what was found."""
+    print("\n  ".join(["preflight", *lines]), flush=True)
+
+
+def versions(device: torch.device, ranks: int) -> str:
+    """What computes, and with which libraries."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "lightning", "transformers", "peft"))
+    return f"{ranks} x {name}; python {platform.python_version()}, {packages}"
+
+
+def disk(trained: Mapping[str, Tensor], run_dir: Path) -> str:
+    """What a checkpoint takes, and what is free.
+
+    Raises:
+        TrainingError: the disk cannot hold two checkpoints.
+    """
+    size = COPIES * BYTES * sum(parameter.numel() for parameter in trained.values())
+    free = shutil.disk_usage(run_dir).free
+    if free < AT_ONCE * size:
+        raise TrainingError(
+            f"{run_dir}: a checkpoint takes {_bytes(size)} and {AT_ONCE} must fit, but {_bytes(free)} are "
+            "free; free disk space, or train on another disk with hydra.run.dir=FOLDER"
+        )
+    return f"disk: a checkpoint takes {_bytes(size)}, {_bytes(free)} are free"
 
 
 def largest(data: DialogueModule, trainer: pl.Trainer) -> list[Example]:
@@ -109,38 +139,44 @@ def largest(data: DialogueModule, trainer: pl.Trainer) -> list[Example]:
     return longest[: max(1, int(np.searchsorted(sizes, budget, side="right")))]
 
 
-def try_out(module: OmniChatModule, batch: PackedBatch) -> Trial:
-    """Forward and backward, twice: the second time without what only the first call has to do."""
-    device, seconds = module.device, 0.0
+def try_out(gradients: Callable[[], object], model: nn.Module, device: torch.device) -> Trial:
+    """Forward and backward, twice: the second time without what only the first call has to do.
+
+    Args:
+        gradients: adds to the gradients of the model, which are dropped.
+        model: that is trained.
+        device: where it computes.
+    """
+    seconds: list[float] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(2):
         started = perf_counter()
-        with module.trainer.precision_plugin.train_step_context():
-            loss = module.model(batch).total / max(1, batch.num_targets)
-        loss.backward()
-        module.zero_grad(set_to_none=True)
+        gradients()
+        model.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = perf_counter() - started
+        seconds.append(perf_counter() - started)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Trial(len(batch.ids), seconds, peak)
+    return Trial(seconds[0], seconds[1], peak)
 
 
-def _versions(trainer: pl.Trainer) -> str:
-    device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "lightning", "transformers", "peft"))
-    return f"{trainer.world_size} x {name}; python {platform.python_version()}, {versions}"
-
-
-def _tried(batch: PackedBatch, trial: Trial) -> str:
-    longest = max(batch.wave_lengths.tolist(), default=0) / SAMPLE_RATE
+def tried(batch: str, trial: Trial) -> str:
+    """How the largest micro-batch went; `batch` says what it holds."""
     peak = f", peak {_bytes(trial.peak)}" if trial.peak is not None else ""
-    return (
-        f"largest micro-batch: {len(batch.dialogue_ids)} dialogues, {trial.tokens:,} tokens, {len(batch.wave_lengths)} "
-        f"clips of at most {longest:.1f} s; forward and backward {trial.seconds:.2f} s{peak}"
-    )
+    return f"largest micro-batch: {batch}; forward and backward {trial.seconds:.2f} s{peak}"
+
+
+def _gradients(module: OmniChatModule, batch: PackedBatch) -> None:
+    with module.trainer.precision_plugin.train_step_context():
+        loss = module.model(batch).total / max(1, batch.num_targets)
+    loss.backward()
+
+
+def _shape(batch: PackedBatch) -> str:
+    longest = max(batch.wave_lengths.tolist(), default=0) / SAMPLE_RATE
+    clips = f"{len(batch.wave_lengths)} clips of at most {longest:.1f} s"
+    return f"{len(batch.dialogue_ids)} dialogues, {len(batch.ids):,} tokens, {clips}"
 
 
 def _bytes(count: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from omnichat import build, checkpoint
-from omnichat.checkpoint import Checkpoint, CheckpointError, trainable
+from omnichat.checkpoint import Checkpoint, CheckpointError, in_parts, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
 from omnichat.file_hashes import cached_sha256
 from omnichat.recipes import locate
@@ -29,7 +30,7 @@ FIXED_TRAINER_KEYS = ("dialogues_per_step", "tokens_per_step")
 class CheckpointWriter:
     """Saves what is trained, its config, versions and the hashes of what is frozen; keeps the newest `keep_last`."""
 
-    def __init__(self, config: RunConfig, folder: Path, stream: str, style_fields: tuple[str, ...]) -> None:
+    def __init__(self, config: RunConfig, folder: Path, stream: str, style_fields: tuple[str, ...] = ()) -> None:
         self.config = config
         self.stream = stream
         self.style_fields = style_fields
@@ -43,11 +44,15 @@ class CheckpointWriter:
             CheckpointError: the disk refuses.
         """
         weights, moments = gather(trainer, trainable(module.model))
-        if not trainer.is_global_zero:
-            return
-        groups: dict[str, dict[str, Tensor]] = {"mixformer": {}, "adapter": {}, "optimizer": moments}
-        for name, tensor in weights.items():
-            groups["mixformer" if name.startswith("mixformer.") else "adapter"][name] = tensor
+        if trainer.is_global_zero:
+            self.write(trainer.global_step, in_parts(weights, "adapter") | {"optimizer": moments})
+
+    def write(self, step: int, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Save a step from whole tensors, a file for each group; to be called by one process.
+
+        Raises:
+            CheckpointError: the disk refuses.
+        """
         if self._frozen is None:
             self._frozen = frozen_identities(self.config)
         state = {
@@ -59,7 +64,7 @@ class CheckpointWriter:
             | {name: version(name) for name in ("torch", "lightning", "transformers", "peft")},
         }
         state = masked(state)
-        checkpoint.save_checkpoint(self.folder, trainer.global_step, {k: v for k, v in groups.items() if v}, state)
+        checkpoint.save_checkpoint(self.folder, step, {k: v for k, v in groups.items() if v}, state)
         checkpoint.purge(self.folder, self.config.trainer.keep_last)
 
     def note_best(self, step: int, metric: str, value: float) -> None:
@@ -115,6 +120,24 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
         )
     _check_model(start, config)
     return start
+
+
+def check_stream(config: RunConfig, start: Checkpoint | None, stream: str) -> None:
+    """Refuse to go on where the data is not what it was; a checkpoint that `resume=PATH` names may have had other data.
+
+    Args:
+        config: of the run.
+        start: where it goes on from.
+        stream: fingerprint of what is drawn when.
+
+    Raises:
+        CheckpointError: the fingerprints differ.
+    """
+    if start is not None and config.resume == "auto" and start.state["stream"] != stream:
+        raise CheckpointError(
+            f"{start.path}: was trained on other data than these files hold now (sizes, weights, seed or dialogues "
+            "left out differ); restore the data, or train elsewhere with run_name=NAME"
+        )
 
 
 def initial_weights(config: RunConfig) -> Checkpoint | None:

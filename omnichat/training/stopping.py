@@ -56,6 +56,20 @@ class StopRequest:
             self.signal = int(asked) or None
         return self.signal is not None
 
+    def exit_code(self, step: int, first: bool) -> int:
+        """How the run ended: 0, or 128 and the signal, after saying so and putting SLURM's job back into its queue.
+
+        Args:
+            step: the last that was trained, and saved.
+            first: whether this is the rank that speaks for all.
+        """
+        if self.signal is None:
+            return 0
+        print(f"stopped by signal {self.signal} at step {step}, saved; the same command goes on", flush=True)
+        if self.signal == signal.SIGUSR1 and first:
+            requeue()
+        return 128 + self.signal
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         # Only a flag: work inside a signal handler can fall into the middle of a save (Lightning issue 21406).
         if self.signal == signal.SIGINT and number == signal.SIGINT:

@@ -1,137 +1,246 @@
-"""`task: events`: it learns, goes on where it was stopped, and is scored class by class; on random tiny experts."""
+"""`task: events` learns, and is as safe as a run on dialogues; on random tiny experts."""
 
+import fcntl
 import json
-import shutil
+import os
+import signal
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 import torch
+from torch import Tensor
 
-from omnichat.checkpoint import list_checkpoints, load_checkpoint
-from omnichat.config import ConfigError, RunConfig, load_config
-from omnichat.data.corpora.interactspeech import RATE
-from omnichat.data.moments import EVENTS, Moments
-from omnichat.data.store import write_store
-from omnichat.dialogue import AudioRef, Dialogue, Turn
-from omnichat.evaluation.events import EVENTS_FILE, by_event
-from omnichat.evaluation.events_command import main
+from omnichat.checkpoint import best, load_checkpoint, tensors_sha256
+from omnichat.config import ConfigError, load_config
+from omnichat.models.events import EventModel
+from omnichat.run_folder import SKIPPED_FILE
+from omnichat.training import events
 from omnichat.training.events import fit_events
+from omnichat.training.guard import TrainingError
+from tests.two_tracks import events_config, write_two_tracks
+from tests.wandb_file import read_wandb
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight dialogues in two voices (tones): an answer, an interruption, a backchannel, a turn resumed, in each."""
-    folder = tmp_path_factory.mktemp("tracks")
-    random = np.random.default_rng(0)
-    dialogues = []
-    for number in range(8):
-        times = [("user", 0, 2.5), ("assistant", 3, 5), ("user", 4.6, 7.5), ("assistant", 6, 6.4)]
-        times += [("assistant", 8, 9), ("assistant", 9.4, 11)]
-        turns = []
-        for place, (role, start, stop) in enumerate(times):
-            shift = 0.1 * float(random.random())
-            path, length = folder / f"{number}-{place}.wav", round((stop - start) * 16_000)
-            tone = np.sin(np.arange(length) * (0.08 if role == "user" else 0.3))
-            soundfile.write(path, 0.3 * tone + 0.01 * random.normal(size=length), 16_000)
-            meta = {"start": str(round((start + shift) * RATE)), "stop": str(round((stop + shift) * RATE))}
-            turns.append(Turn(role, "words", audio=AudioRef(str(path), length), meta=meta))  # type: ignore[arg-type]
-        dialogues.append(Dialogue(f"d{number}", tuple(turns)))
-    write_store(folder, {"all": dialogues}, "x", "", "")
-    return folder / "all.jsonl"
+    """See `write_two_tracks`."""
+    return write_two_tracks(tmp_path_factory.mktemp("tracks"))
 
 
-def config_of(store: Path, *more: str) -> RunConfig:
-    """The recipe on random experts, on this store."""
-    data = [f"data.synthetic={store}", f"data.val.val={store}", f"data.test.test={store}"]
-    model = ["model=random", "trainer.dialogues_per_step=8", "trainer.micro_batch=4", "trainer.warmup_steps=2"]
-    return load_config("recipe=interact_events", *model, *data, "evaluation.bootstrap=20", *more)
+@pytest.fixture(scope="module")
+def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps that nothing happened to."""
+    run = tmp_path_factory.mktemp("whole")
+    assert fit_events(events_config(store, "trainer.max_steps=4", "preflight=off"), run) == 0
+    return run
 
 
-def test_it_learns_and_is_scored(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a store to F1 by class; a model that learnt nothing cannot tell eight dialogues' events apart."""
-    config = config_of(store, "trainer.max_steps=40", "trainer.validate_every=40", "trainer.learning_rate=5e-3")
+def records(run_dir: Path) -> list[dict[str, float]]:
+    """What was logged."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def trained(run_dir: Path, step: int) -> dict[str, str]:
+    """Hashes of weights and moments."""
+    tensors = load_checkpoint(run_dir / "checkpoints" / str(step)).tensors
+    return {stem: tensors_sha256(group) for stem, group in tensors.items()}
+
+
+def saved(run_dir: Path) -> list[int]:
+    """Steps with a checkpoint."""
+    return sorted(int(path.name) for path in (run_dir / "checkpoints").glob("[0-9]*"))
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[int, Tensor], Tensor]) -> None:
+    """From now on the logits of each micro-batch, counted from 0, are what `spoil` makes of them."""
+    forward, calls = EventModel.forward, iter(range(1_000))
+
+    def hook(self: EventModel, frames: Any) -> Tensor:
+        return spoil(next(calls), forward(self, frames))
+
+    monkeypatch.setattr(EventModel, "forward", hook)
+
+
+def test_it_learns_and_the_best_is_kept(store: Path, tmp_path: Path) -> None:
+    """A model that learns nothing cannot halve the loss; the best by the held-out loss stays, as of any run."""
+    more = ("trainer.max_steps=40", "trainer.validate_every=20", "trainer.learning_rate=5e-3", "trainer.save_every=0")
+    assert fit_events(events_config(store, *more), tmp_path) == 0
+    steps = [record for record in records(tmp_path) if "loss/total" in record]
+    assert [record["step"] for record in steps] == list(range(1, 41))
+    assert steps[-1]["loss/total"] < 0.5 * steps[0]["loss/total"]
+    assert {"grad_norm/mixformer", "grad_norm/head"} <= steps[19].keys()
+    held_out = {record["step"]: record for record in records(tmp_path) if "validation/total" in record}
+    assert held_out.keys() == {20, 40}
+    assert held_out[40]["validation/val/f1_macro"] > 0.5
+    lowest = min(held_out, key=lambda step: held_out[int(step)]["validation/total"])
+    noted = best(tmp_path / "checkpoints")
+    assert noted == (tmp_path / "checkpoints" / str(int(lowest)), held_out[lowest]["validation/total"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    number: int, code: int, store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved after the step in hand, with the exit code of the signal; nothing is lost or trained twice."""
+    step, handler = events._Training._train, signal.getsignal(number)
+
+    def signalled(self: Any, which: int) -> dict[str, float]:
+        os.kill(os.getpid(), number) if which == 1 else None
+        return step(self, which)
+
+    config = events_config(store, "trainer.max_steps=4", "trainer.keep_last=0")
+    with monkeypatch.context() as patched:
+        patched.setattr(events._Training, "_train", signalled)
+        assert fit_events(config, tmp_path) == code
+    assert saved(tmp_path) == [2]
+    assert signal.getsignal(number) is handler
     assert fit_events(config, tmp_path) == 0
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == list(range(1, 41))
-    assert records[-1]["loss/total"] < 0.5 * records[0]["loss/total"]
-    assert main([f"run={tmp_path}"], "") == 0
-    assert "always continue" in capsys.readouterr().out
-    scores = json.loads((tmp_path / "event_scores.json").read_text())["sets"]["test"]
-    assert scores["f1_macro"]["value"] == pytest.approx(records[-1]["validation/val/f1_macro"])
-    assert scores["f1_macro"]["value"] > 2 * scores["majority"]["f1_macro"]
-    assert set(scores["by_event"]) == set(EVENTS)
-    lines = [json.loads(line) for line in (tmp_path / EVENTS_FILE).read_text().splitlines()]
-    assert len(lines) == len(Moments(store)) == scores["n"]
+    assert trained(tmp_path, 4) == trained(whole, 4)
+    assert records(tmp_path) == records(whole)
 
 
-def test_it_goes_on_where_it_was_stopped(store: Path, tmp_path: Path) -> None:
-    """The same weights, bit for bit, with and without a stop; whether frames are kept or not."""
-    config = config_of(
-        store, "trainer.max_steps=4", "trainer.save_every=2", "trainer.keep_last=0", "trainer.validate_every=0"
-    )
-    live = config.model_copy(update={"data": config.data.model_copy(update={"features": "live"})})
-    run, folder = tmp_path / "run", tmp_path / "run" / "checkpoints"
-    fit_events(config, run)
-    weights = [load_checkpoint(folder / "4").weights()]
-    shutil.rmtree(folder / "4")
-    fit_events(config, run)
-    weights.append(load_checkpoint(folder / "4").weights())
-    fit_events(live, tmp_path / "live")
-    weights.append(load_checkpoint(tmp_path / "live" / "checkpoints" / "4").weights())
-    for name, tensor in weights[0].items():
-        assert torch.equal(tensor, weights[1][name]), name
-        torch.testing.assert_close(tensor, weights[2][name], rtol=1e-3, atol=1e-5)
-    assert not [name for name in weights[0] if name.startswith("encoders")]
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4]
-
-
-def test_another_config_does_not_go_on(store: Path, tmp_path: Path) -> None:
-    """A folder of one run is not continued by another."""
-    fit_events(config_of(store, "trainer.max_steps=2", "trainer.validate_every=0"), tmp_path)
-    with pytest.raises(ConfigError, match="seed"):
-        fit_events(config_of(store, "trainer.max_steps=3", "trainer.validate_every=0", "seed=1"), tmp_path)
-    with pytest.raises(ConfigError, match=r"trainer.devices: 2; task=events trains in one process"):
-        fit_events(config_of(store, "trainer.devices=2"), tmp_path / "other")
-
-
-def test_runs_of_other_tasks_are_not_scored(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Named, with the command that does."""
-    import yaml
-
-    config = load_config("recipe=smoke")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    assert main([f"run={tmp_path}", f"store={store}"], "") == 1
-    assert "eval/run_store.py" in capsys.readouterr().err
-    assert main([f"run={tmp_path}"], "") == 2
-    assert "store: missing" in capsys.readouterr().err
-    assert main([f"run={tmp_path}", "store=/nowhere"], "") == 2
-    assert main([], "") == 2
-
-
-def test_figures_of_each_event_are_scikit_learn_s() -> None:
-    """Precision, recall and F1, class by class; an event that was never found has 0."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    gold = ["turn_taking"] * 5 + ["interruption"] * 3 + ["continue"] * 2
-    found = ["turn_taking"] * 4 + ["interruption"] * 3 + ["backchannel", "turn_taking", "turn_taking"]
-    labels = ["turn_taking", "interruption", "continue"]
-    wanted = precision_recall_fscore_support(gold, found, labels=labels, zero_division=0)
-    figures = by_event(gold, found)
-    assert list(figures) == labels
-    for place, label in enumerate(labels):
-        one = figures[label]
-        assert [one["precision"], one["recall"], one["f1"], one["n"]] == pytest.approx(
-            [float(w[place]) for w in wanted]
-        )
-
-
-def test_no_experts_are_trained(store: Path, tmp_path: Path) -> None:
-    """Frozen is frozen, in this task too: the LLM need not even be there."""
-    config = config_of(store, "trainer.max_steps=2", "trainer.validate_every=0")
-    fit_events(config, tmp_path)
-    state = load_checkpoint(list_checkpoints(tmp_path / "checkpoints")[-1]).state
-    assert set(state["frozen"]) == {"whisper", "emotion2vec", "beats"}
+def test_frames_that_are_not_kept_are_the_same(store: Path, whole: Path, tmp_path: Path) -> None:
+    """`data.features` says where frames come from, not what they are; frozen is frozen, and not saved."""
+    fit_events(events_config(store, "trainer.max_steps=4", "data.features=live"), tmp_path)
+    assert trained(tmp_path, 4) == trained(whole, 4)
+    start = load_checkpoint(whole / "checkpoints" / "4")
+    assert not [name for name in start.weights() if name.startswith("encoders")]
+    assert set(start.state["frozen"]) == {"whisper", "emotion2vec", "beats"}
     assert load_config("recipe=interact_events", "model.llm.checkpoint=null").model.llm.checkpoint is None
+
+
+def test_the_folder_is_one_run_s(store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, ranks or configs in one folder would destroy each other's checkpoints."""
+    config = events_config(store, "trainer.max_steps=2")
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"run_name: .* is in use by another run"):
+            fit_events(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    with pytest.raises(ConfigError, match=r"trainer.devices: 2; task=events trains in one process"):
+        fit_events(events_config(store, "trainer.devices=2"), tmp_path)
+    with pytest.raises(ConfigError, match="seed: 0 there, 1 here"):
+        fit_events(events_config(store, "trainer.max_steps=5", "seed=1"), whole)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ConfigError, match="not the first of several processes"):
+        fit_events(config, tmp_path)
+
+
+def test_it_can_begin_with_another_run_s_weights(store: Path, whole: Path, tmp_path: Path) -> None:
+    """`init_from` that is passed over in silence would be the wrong experiment."""
+    config = events_config(store, "trainer.max_steps=2", "trainer.learning_rate=1e-12", f"init_from={whole}")
+    assert fit_events(config, tmp_path) == 0
+    before = load_checkpoint(whole / "checkpoints" / "4").weights()
+    after = load_checkpoint(tmp_path / "checkpoints" / "2").weights()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-9)
+
+
+def test_a_step_that_is_not_finite_is_left_out(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bad sample must not destroy weights or moments; its step's moments are on record. Three in a row end it."""
+    bad = {3, *range(8, 20)}  # the second micro-batch of step 2; all from step 5 on
+    spoilt(monkeypatch, lambda call, logits: logits * float("nan") if call in bad else logits)
+    more = ("trainer.max_steps=9", "trainer.save_every=1", "trainer.keep_last=0", "preflight=off")
+    with pytest.raises(TrainingError, match=r"step 7: the gradients are not finite, moments d\d at .*3 steps in a row"):
+        fit_events(events_config(store, *more), tmp_path)
+    assert trained(tmp_path, 2) == trained(tmp_path, 1)
+    assert trained(tmp_path, 3) != trained(tmp_path, 2)
+    assert trained(tmp_path, 6) == trained(tmp_path, 4)
+    lines = [json.loads(line) for line in (tmp_path / SKIPPED_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 5, 6, 7]
+    assert lines[0]["indices"] == list(range(8, 16))
+    assert len(lines[0]["moments"]) == 8
+    assert "step 2: the gradients are not finite" in capsys.readouterr().out
+    assert [record["optim/skipped"] for record in records(tmp_path)] == [0, 1, 0, 0, 1, 1]
+
+
+def test_too_little_memory_is_explained(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare traceback says neither which moments were too much, nor which key to turn."""
+
+    def full(call: int, logits: Tensor) -> Tensor:
+        if call == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB")
+        return logits
+
+    spoilt(monkeypatch, full)
+    with pytest.raises(TrainingError, match=r"step 2: out of memory .* 4 moments \(d\d at .*Lower trainer.micro_batch"):
+        fit_events(events_config(store, "trainer.max_steps=2", "preflight=off"), tmp_path)
+
+
+def test_preflight_leaves_no_trace(
+    store: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at before the first step, and trained as without; `only` ends there; a full disk is named in time."""
+    config = events_config(store, "trainer.max_steps=4", "preflight=only", "logger.tensorboard=true")
+    assert fit_events(config, tmp_path) == 0
+    printed = capsys.readouterr().out
+    batch = "largest micro-batch: 4 moments of 3.06 s, all are as long; forward and backward"
+    for fact in (
+        "1 x CPU",
+        f"torch {torch.__version__}",
+        "disk: a checkpoint takes",
+        batch,
+        "steps 1 to 4, 32 moments",
+    ):
+        assert fact in printed
+    assert not [name for name in ("checkpoints", "metrics.jsonl", "tensorboard") if (tmp_path / name).exists()]
+    usage = type("Usage", (), {"free": 10})
+    with monkeypatch.context() as patched:
+        patched.setattr("omnichat.training.preflight.shutil.disk_usage", lambda path: usage)
+        with pytest.raises(TrainingError, match=r"a checkpoint takes .*10 B are free.*hydra.run.dir"):
+            fit_events(events_config(store, "trainer.max_steps=4"), tmp_path)
+    assert fit_events(events_config(store, "trainer.max_steps=4"), tmp_path) == 0
+    assert "preflight" in capsys.readouterr().out
+    assert trained(tmp_path, 4) == trained(whole, 4)
+
+
+def test_loggers_without_secrets(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard and W&B get each figure that metrics.jsonl has, and nothing that a run writes tells a secret."""
+    boards = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("wandb")
+    secret = "ghp_canary4444canary4444canary4444"
+    monkeypatch.setenv("GITHUB_TOKEN", secret)
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr("omnichat.training.loggers.FINISH_SECONDS", 200.0)  # for a machine that is busy
+    more = ("logger.tensorboard=true", "logger.wandb.mode=offline", f"logger.wandb.group={secret}")
+    run = tmp_path / "run"
+    config = events_config(store, "trainer.max_steps=2", "trainer.validate_every=2", *more)
+    assert fit_events(config, run) == 0
+    written = {(one["step"], key): value for one in records(run) for key, value in one.items() if key != "step"}
+    assert {"loss/total", "optim/skipped", "validation/val/f1_macro"} <= {key for _, key in written}
+    board = boards.EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    board.Reload()
+    shown = {(event.step, tag): event.value for tag in board.Tags()["scalars"] for event in board.Scalars(tag)}
+    shown = {key: value for key, value in shown.items() if key[1] not in ("epoch", "hp_metric")}
+    assert shown == {key: pytest.approx(value, rel=1e-6) for key, value in written.items()}
+    history = [record.history.item for record in read_wandb(run) if record.HasField("history")]
+    told = {item.key or "/".join(item.nested_key) for items in history for item in items}
+    assert {key for _, key in written} <= told
+    for path in run.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    assert "[masked]" in (run / "config.yaml").read_text()
+
+
+def test_a_dead_service_does_not_hold_a_run(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """W&B's server takes the connection and never answers: all steps are trained, and the wait at the end is limited.
+
+    In bfloat16, which the experts compute in and the head does not.
+    """
+    pytest.importorskip("wandb")
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "c0ffee" * 6 + "beef")
+        monkeypatch.setattr("omnichat.training.loggers.FINISH_SECONDS", 1.0)
+        more = ("logger.wandb.mode=online", "trainer.precision=bf16-mixed", "trainer.validate_every=2")
+        assert fit_events(events_config(store, "trainer.max_steps=2", *more), tmp_path) == 0
+    assert "W&B did not finish in 1 s" in capsys.readouterr().out
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 2]
+    assert saved(tmp_path) == [2]
