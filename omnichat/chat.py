@@ -16,7 +16,7 @@ from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.session import Session
-from omnichat.prompt import Prompt, Tokens
+from omnichat.prompt import Allowed, Prompt, Tokens
 from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import mask_output
 
@@ -41,9 +41,9 @@ class LoadedRun:
     step: int
     style_fields: tuple[str, ...] = STYLE_FIELDS
 
-    def forced(self, written: Sequence[int]) -> int | None:
-        """See `Prompt.forced`."""
-        return self.prompt.forced(written, self.style_fields)
+    def form(self, written: Sequence[int]) -> Allowed | None:
+        """See `Prompt.allowed`."""
+        return self.prompt.allowed(written, self.style_fields)
 
 
 def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
@@ -113,7 +113,8 @@ class Chat:
         batch = to_device(pack([Example(tokens, tuple(waves), None, "chat")]), self.run.model.llm.device)
         with torch.no_grad():
             embeds = self.run.model.embed(batch).embeds
-        written = self._session.reply([embeds], config.evaluation.max_new_tokens, prompt.stop_id, self.run.forced)[0]
+        (reply,) = self._session.reply([embeds], config.evaluation.max_new_tokens, prompt.stop_id, self.run.form)
+        written = reply.ids
         ended = written if written[-1] == prompt.stop_id else [*written, prompt.stop_id]
         self.ids += [*tokens.ids[len(self._unread) :].tolist(), *ended]
         self._unread = ended[len(written) - 1 :]

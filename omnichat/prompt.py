@@ -9,7 +9,7 @@ A user message holds audio slots, one per query of each window, and/or the trans
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,18 @@ class Tokens:
     def num_targets(self) -> int:
         """How many tokens count in the loss."""
         return int(np.count_nonzero(self.kinds))
+
+
+class Allowed(NamedTuple):
+    """What may come next in a reply.
+
+    Attributes:
+        ids: of the tokens, one at least.
+        taught: whether the model could have learnt to choose one of them.
+    """
+
+    ids: frozenset[int]
+    taught: bool
 
 
 class Prompt:
@@ -174,26 +186,23 @@ class Prompt:
         """See `parse_reply`."""
         return parse_reply(text)
 
-    def forced(self, written: Sequence[int], taught: Collection[str]) -> int | None:
-        """The token that must come next in a reply because training never taught it; None where the model decides.
+    def allowed(self, written: Sequence[int], taught: Collection[str]) -> "Allowed | None":
+        """The tokens that may come next in a reply that keeps its form; None where any may: in its words, or once lost.
 
-        A style field that no training data knows was always written `unknown` and was never a target: a model cannot
-        have learnt to write it, nor when. Left to itself it writes what no parser reads.
+        Left to itself a model that was trained on a mixture writes what no parser reads: sources label different
+        fields, and what is not labelled is no target, so all that it learnt of such a field comes from other dialogues.
+        A field that no training data knows is written `unknown`, as it always was in training.
 
         Args:
             written: the reply so far.
             taught: the style fields that were targets in training.
         """
-        place = 0
-        for number, name in enumerate(STYLE_FIELDS):
-            values = (*STYLE_VALUES[name], UNKNOWN) if name in taught else (UNKNOWN,)
-            pieces = [self._style_piece(number, value) for value in values]
-            done = [piece for piece in pieces if list(written[place : place + len(piece)]) == piece]
-            if not done:
-                rest, (piece, *others) = list(written[place:]), pieces
-                return piece[len(rest)] if not others and piece[: len(rest)] == rest else None
-            place += len(done[0])
-        return None
+        levels = [
+            ([self._style_piece(number, value) for value in values], name in taught)
+            for number, name in enumerate(STYLE_FIELDS)
+            for values in [STYLE_VALUES[name] if name in taught else (UNKNOWN,)]
+        ]
+        return _following(written, [*levels, ([self._piece("):")], True)])
 
     def show(self, tokens: Tokens, colour: bool = False) -> str:
         """The rendered dialogue for human eyes: «style targets», ⟦content targets⟧, [audio slots]."""
@@ -257,6 +266,19 @@ class Prompt:
             out.add(self._style_piece(number, known.get(name, UNKNOWN)), STYLE_TARGET if taught else NO_TARGET)
             out.style_fields |= {name} if taught else set()
         out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
+
+
+def _following(written: Sequence[int], levels: Sequence[tuple[Sequence[list[int]], bool]]) -> Allowed | None:
+    """What may follow where each level is one of its pieces; None past the last level, or where nothing fits."""
+    if not levels:
+        return None
+    (pieces, taught), ids = levels[0], set[int]()
+    for piece in pieces:
+        if list(written[: len(piece)]) == piece:  # the only one that fits: no style value begins another
+            return _following(written[len(piece) :], levels[1:])
+        if piece[: len(written)] == list(written):
+            ids.add(piece[len(written)])
+    return Allowed(frozenset(ids), taught) if ids else None
 
 
 def parse_reply(text: str) -> Reply:

@@ -67,9 +67,10 @@ def test_where_the_emotion_alone_is_known_replies_stay_readable(tmp_path: Path) 
     learnt = [cached(model, make_example(prompt, dialogue, seed)) for seed, dialogue in enumerate(dialogues)]
     asked = [cached(model, make_example(prompt, dialogue, seed, True)) for seed, dialogue in enumerate(dialogues)]
     learn(model, learnt)
-    written = model.generate(asked, 60, prompt.stop_id, forced=lambda reply: prompt.forced(reply, {"emotion"}))
+    written = model.generate(asked, 60, prompt.stop_id, form=lambda reply: prompt.allowed(reply, {"emotion"}))
     parsed = [prompt.parse(prompt.decode(reply.ids)) for reply in written]
     assert [(one.style, one.text) for one in parsed] == list(zip(styles, REPLIES[:3], strict=True))
+    assert not any(reply.guided for reply in written), "nothing that it could have learnt was wrong"
     alone = model.generate(asked, 60, prompt.stop_id)  # what it is for: the model by itself has not learnt the form
     assert all(prompt.parse(prompt.decode(reply.ids)).style is None for reply in alone)
 

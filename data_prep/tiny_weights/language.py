@@ -265,8 +265,8 @@ def score_llama(llm: LlamaForCausalLM, teacher: Teacher, kind: str, count: int, 
     for first in range(0, count, 20):
         group = lessons[first : first + 20]
         written = Session(llm).reply([embed(llm, lesson) for lesson in group], 48, teacher.written.stop_id)
-        for lesson, ids in zip(group, written, strict=True):
-            answer = teacher.written.parse(teacher.written.decode(ids))
+        for lesson, one in zip(group, written, strict=True):
+            answer = teacher.written.parse(teacher.written.decode(one.ids))
             hits["emotion"].append(answer.style is not None and answer.style.emotion == lesson.reply.style.emotion)
             hits["noun"].append(f" {lesson.noun}" in answer.text)
             if lesson.sound:

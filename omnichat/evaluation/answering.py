@@ -31,11 +31,13 @@ class Written:
         raw: its text as it came.
         gates: see `Answer`.
         failure: why it was not asked; see `Answer`.
+        guided: see `Answer`.
     """
 
     raw: str
     gates: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    guided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,7 @@ def _answer(answerer: Answerer, split: str, asked: Asked, written: Written, seco
         reference=_reference(dialogue),
         reply=Reply(None, "") if written.failure else answerer.parse(written.raw),
         raw=written.raw,
+        guided=written.guided,
         gates=written.gates,
         seconds=0.0 if written.failure else round(seconds, 4),
         failure=written.failure,

@@ -29,6 +29,7 @@ def curves(steps: Steps) -> str:
         _line(steps, "validation/emotion_f1_weighted", "emotion, weighted F1", "c1", dots=True),
         _line(steps, "validation/exact", "words exact", "c3", dots=True),
         _line(steps, "validation/unparsable", "style unreadable", "c6", dots=True),
+        _line(steps, "validation/guided", "style kept in form", "c2", dots=True),
     ]
     panels = [
         panel(line_plot(loss, "step", "loss"), "Loss per target token"),

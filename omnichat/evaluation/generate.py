@@ -90,7 +90,7 @@ class RunAnswerer:
         generated = self._generate(examples, self.batch_size)
         if not self._one_by_one and len(batch) > 1 and run.model.llm.dtype != torch.float32:
             self._one_by_one = self._count_same(examples[:CHECKED], generated)
-        return [Written(run.prompt.decode(one.ids), self._gates(one)) for one in generated]
+        return [Written(run.prompt.decode(one.ids), self._gates(one), guided=one.guided) for one in generated]
 
     def parse(self, raw: str) -> Reply:
         """See `Answerer`."""
@@ -99,7 +99,7 @@ class RunAnswerer:
     def _generate(self, examples: Sequence[Example], batch_size: int) -> list[Generated]:
         run = self.run
         longest = run.config.evaluation.max_new_tokens
-        return run.model.generate(examples, longest, run.prompt.stop_id, batch_size, run.forced)
+        return run.model.generate(examples, longest, run.prompt.stop_id, batch_size, run.form)
 
     def _count_same(self, examples: Sequence[Example], batched: Sequence[Generated]) -> dict[str, int]:
         """How many replies of a batch are the same, token by token, made singly: in half precision not all need be."""
@@ -146,6 +146,7 @@ def _decoding(run: LoadedRun) -> dict[str, Any]:
     never = [name for name in STYLE_FIELDS if name not in run.style_fields]
     return {
         "method": "greedy",
+        "style": "kept in form",  # see Prompt.allowed
         **({"forced_unknown": ", ".join(never)} if never else {}),  # the training data knew them in no dialogue
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,

@@ -43,6 +43,7 @@ TITLES = {
     "length_ratio": "length, by the references'",
 }
 RATINGS = ("gpt_eval",)  # on a scale of their own; all else is a share, shown times 100
+FORM = {"unparsable_share": "style unreadable", "guided_share": "style kept in form"}  # of all replies of a set
 BASELINES = {
     "emotion_f1_weighted": "majority_emotion_f1_weighted",
     "emotion_f1_macro": "majority_emotion_f1_macro",

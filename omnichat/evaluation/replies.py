@@ -34,6 +34,7 @@ class Answer:
         prompt: hash of the token ids and of the audio that the model got.
         failure: the reason code where the model could not be asked and `reply` is empty, which every score counts as
             wrong: `too_long`, what it said before fills its context. Else "".
+        guided: whether its style was kept in form against the model's own choice.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Answer:
     model: str = ""
     prompt: str = ""
     failure: str = ""
+    guided: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -73,6 +75,7 @@ def answer_to_json(answer: Answer) -> str:
             "style": None if answer.reply.style is None else answer.reply.style.known(),
             "text": answer.reply.text,
             "raw": answer.raw,
+            **({"guided": True} if answer.guided else {}),
         },
         "gates": dict(answer.gates),
         "seconds": answer.seconds,
@@ -211,6 +214,7 @@ def _answer(record: Mapping[str, Any]) -> Answer:
         reference=Reply(_style(reference.get("style")), _text(reference["text"])),
         reply=Reply(None if style is None else _style(style), _text(reply["text"])),
         raw=_text(reply["raw"]),
+        guided=reply.get("guided") is True,
         gates={_text(name): float(value) for name, value in record["gates"].items()},
         seconds=float(record["seconds"]),
         model=_text(record.get("model", "")),

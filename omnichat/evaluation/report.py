@@ -13,7 +13,7 @@ from omnichat.evaluation.baselines.settings import TITLES as BASELINE_TITLES
 from omnichat.evaluation.charts import gauge
 from omnichat.evaluation.facts import baseline_facts, deviations, realised, run_facts, tiny_notice
 from omnichat.evaluation.figures import by_turn, confusions, curves, gates
-from omnichat.evaluation.measure import BASELINES, RATINGS, TITLES, shown
+from omnichat.evaluation.measure import BASELINES, FORM, RATINGS, TITLES, shown
 from omnichat.evaluation.page import bullets, facts, page, panel, section, table
 from omnichat.evaluation.paper import COLUMNS, paper_table
 from omnichat.evaluation.replies import Answer, read_answers, read_generation, replace_file
@@ -158,11 +158,13 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     keys = [key for key in TITLES if any(key in split["metrics"] for split in splits.values())]
     head = ["× 100"]
     rows = [[escape(TITLES[key])] for key in keys]
-    unreadable = ["style unreadable"]
+    form = {key: [title] for key, title in FORM.items()}
     for name, split in splits.items():
         head += [f"{escape(name)}{_partial(split)}", "", "guess", *map(escape, others)]
-        unreadable += [_percent(split["unparsable_share"]), "", ""]
-        unreadable += [_percent(s["unparsable_share"]) if (s := o["splits"].get(name)) else "" for o in others.values()]
+        for key, row in form.items():
+            shares = [scored["splits"].get(name, {}).get(key) for scored in (scores, *others.values())]
+            own, *beside = ["" if share is None else _percent(share) for share in shares]  # older scores lack some
+            row += [own, "", "", *beside]
         for row, key in zip(rows, keys, strict=True):
             metric, baseline = split["metrics"].get(key), split["baselines"].get(BASELINES.get(key, ""))
             share = key not in RATINGS and metric is not None and metric["value"] is not None
@@ -172,11 +174,12 @@ def _scores(scores: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     note = (
         '<p class="note">Band: 95 % interval. Red tick and “guess”: the most frequent class of this very set, or '
         "chance among its names; for counterfactual scores, the most that a model which ignores the sound can get. "
-        "A reply whose style cannot be read counts as wrong, never as neutral.</p>"
+        "A reply whose style cannot be read counts as wrong, never as neutral. Kept in form: the likeliest value of "
+        "a field was written where the model by itself would have written something else.</p>"
     )
     lines = [f"{name}: {line}" for name, split in splits.items() for line in failures(split)]
     failed = f'<p class="notice">{escape("; ".join(lines))}</p>' if lines else ""
-    return panel(table(head, [*rows, unreadable], "scores") + failed + note)
+    return panel(table(head, [*rows, *form.values()], "scores") + failed + note)
 
 
 def _in_parts(scores: Mapping[str, Any], key: str, title: str) -> str:

@@ -192,6 +192,7 @@ def _summary(
         "metrics": {key: _entry(one, weights) for key, one in counted.items()},
         "baselines": baselines(answers, turns),
         "unparsable_share": sum(answer.reply.style is None for answer in answers) / len(answers),
+        "guided_share": sum(answer.guided for answer in answers) / len(answers),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omnichat.evaluation.measure import BASELINES, TITLES, shown
+from omnichat.evaluation.measure import BASELINES, FORM, TITLES, shown
 
 
 def print_scores(scores: Mapping[str, Any]) -> None:
@@ -25,8 +25,9 @@ def print_scores(scores: Mapping[str, Any]) -> None:
             reasons = [split["metrics"].get(key, {}).get("reason") for split in splits.values()]
             if any(reasons):
                 missing[title] = next(filter(None, reasons))
-    shares = (f"{100 * split['unparsable_share']:.1f}" for split in splits.values())
-    rows.append(["style unreadable", *(cell for share in shares for cell in (share, ""))])
+    for key, title in FORM.items():
+        shares = (f"{100 * split[key]:.1f}" for split in splits.values())
+        rows.append([title, *(cell for share in shares for cell in (share, ""))])
     widths = [max(map(len, column)) + 3 for column in zip(*rows, strict=True)]
     for row in rows:
         print("".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -18,7 +18,7 @@ from omnichat.batch import Example, PackedBatch, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.packed import packed_hidden
-from omnichat.models.session import Forced, Session
+from omnichat.models.session import Form, Session
 from omnichat.models.target_loss import target_losses
 from omnichat.prompt import STYLE_TARGET
 
@@ -61,10 +61,12 @@ class Generated:
 
     Attributes:
         ids: token ids, with the stop token if it was reached.
+        guided: see `Decoded`.
         gates: float32 (W, E) of the last user turn; (0, E) where it was not heard.
     """
 
     ids: list[int]
+    guided: bool
     gates: NDArray[np.float32]
 
 
@@ -164,7 +166,7 @@ class OmniChat(nn.Module):
         max_new_tokens: int,
         stop_id: int,
         batch_size: int = 16,
-        forced: Forced | None = None,
+        form: Form | None = None,
     ) -> list[Generated]:
         """The likeliest reply to each example (greedy), token by token the same in any batch up to rounding.
 
@@ -173,7 +175,7 @@ class OmniChat(nn.Module):
             max_new_tokens: at least 1.
             stop_id: `Prompt.stop_id`.
             batch_size: dialogues decoded side by side; the longest first, so that a batch too large fails at once.
-            forced: see `Session.reply`.
+            form: see `Session.reply`.
         """
         order = sorted(range(len(examples)), key=lambda number: -len(examples[number].tokens.ids))
         replies: dict[int, Generated] = {}
@@ -183,9 +185,9 @@ class OmniChat(nn.Module):
             batch = to_device(pack(chosen), self.llm.device)
             heard = self.embed(batch)
             rows = heard.embeds.split(batch.starts.diff().tolist())
-            written = Session(self.llm).reply(rows, max_new_tokens, stop_id, forced)
+            written = Session(self.llm).reply(rows, max_new_tokens, stop_id, form)
             gates = self._last_turn_gates(chosen, heard)
-            replies |= dict(zip(numbers, map(Generated, written, gates), strict=True))
+            replies |= {n: Generated(*one, seen) for n, one, seen in zip(numbers, written, gates, strict=True)}
         return [replies[number] for number in range(len(examples))]
 
     def _last_turn_gates(self, examples: Sequence[Example], heard: Heard) -> list[NDArray[np.float32]]:

@@ -4,13 +4,28 @@ Shapes: B dialogues, T tokens of a row, D width, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, LlamaForCausalLM
 
-Forced = Callable[[Sequence[int]], int | None]
+from omnichat.prompt import Allowed
+
+Form = Callable[[Sequence[int]], Allowed | None]
+
+
+class Decoded(NamedTuple):
+    """A reply.
+
+    Attributes:
+        ids: of its tokens, with the stop token if it was reached.
+        guided: whether the model by itself would have left the form where it could have learnt to keep it.
+    """
+
+    ids: list[int]
+    guided: bool
 
 
 class Session:
@@ -47,24 +62,31 @@ class Session:
 
     @torch.no_grad()
     def reply(
-        self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int, forced: Forced | None = None
-    ) -> list[list[int]]:
+        self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int, form: Form | None = None
+    ) -> list[Decoded]:
         """Read on, then write the likeliest token at each step, up to and with `stop_id` or `max_new_tokens`.
 
-        `forced` may name the next token of a reply instead, from what is written of it (see `Prompt.forced`).
+        `form` may say which tokens can come next in a reply, from what is written of it (see `Prompt.allowed`): then
+        the likeliest of these is written.
         The last token written by the longest row is not in the cache yet: a dialogue goes on with `extend` from it.
         """
         written: list[list[int]] = [[] for _ in embeds]
+        guided = [False] * len(written)
         logits = self.extend(embeds)
         while True:
-            tokens = logits.argmax(-1)
-            if forced is not None:
-                named = [forced(row) for row in written]
-                chosen = [own if must is None else must for own, must in zip(tokens.tolist(), named, strict=True)]
-                tokens = tokens.new_tensor(chosen)
-            for row, token in zip(written, tokens.tolist(), strict=True):
+            tokens = logits.argmax(-1).tolist()
+            for number, allowed in enumerate([] if form is None else map(form, written)):
+                if allowed is not None and tokens[number] not in allowed.ids:
+                    tokens[number] = _likeliest(logits[number], sorted(allowed.ids))
+                    guided[number] |= allowed.taught
+            for row, token in zip(written, tokens, strict=True):
                 if not row or row[-1] != stop_id:
                     row.append(token)
             if len(max(written, key=len)) >= max_new_tokens or all(row[-1] == stop_id for row in written):
-                return written
-            logits = self.extend(list(self.llm.model.embed_tokens(tokens)[:, None]))
+                return list(map(Decoded, written, guided))
+            chosen = torch.tensor(tokens, device=logits.device)
+            logits = self.extend(list(self.llm.model.embed_tokens(chosen)[:, None]))
+
+
+def _likeliest(logits: Tensor, ids: list[int]) -> int:
+    return ids[int(logits[ids].argmax())] if len(ids) > 1 else ids[0]

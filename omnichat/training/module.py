@@ -217,7 +217,7 @@ class OmniChatModule(LightningModule):
                 holdout.max_new_tokens,
                 holdout.prompt.stop_id,
                 holdout.batch_size,
-                lambda written: holdout.prompt.forced(written, holdout.style_fields),
+                lambda written: holdout.prompt.allowed(written, holdout.style_fields),
             )
         replies = [holdout.prompt.parse(holdout.prompt.decode(one.ids)) for one in generated]
         wanted = [dialogue.turns[-1] for dialogue in holdout.dialogues]
@@ -225,6 +225,7 @@ class OmniChatModule(LightningModule):
         scored = [(gold, found) for gold, found in pairs if gold is not None]
         metrics = {
             "validation/exact": sum(w.text == r.text for w, r in zip(wanted, replies, strict=True)) / len(wanted),
+            "validation/guided": sum(one.guided for one in generated) / len(generated),
             "validation/unparsable": sum(reply.style is None for reply in replies) / len(replies),
         }
         if scored:
