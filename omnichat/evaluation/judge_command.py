@@ -19,12 +19,21 @@ OPTIONS = """  model=NAME            the judge, pinned to a version (gpt-4o-2024
   url=ADDRESS           of the endpoint; default https://api.openai.com/v1
   key_env=NAME          the environment variable that holds its key; default OPENAI_API_KEY, none is fine
   split=NAME[,NAME...]  sets to judge; by default all that the run has replies to
-  repeats=1             how often each reply is judged; with 2 the agreement of the judge with itself is printed
+  repeats=1             verdicts on each reply, averaged; from 2 on the agreement of the judge with itself is printed
+  temperature=0         of the judge's sampling; 0 is the most repeatable
+  reference=false       whether the judge sees the corpus's reply, as one that would be fitting
+  reason=true           whether it says why before it scores
+  protocol=voxdialogue  repeats=10 temperature=1.5 reason=false reference=false, as that paper's code asks (same first
+                        author); what is given beside it wins
   estimate=true         print how much there is to ask, and stop; with price=IN,OUT (of a million tokens) what it costs
   threads=8 timeout=60 attempts=5   questions side by side, seconds for an attempt, attempts for a question
   schema=false          for servers that know JSON answers, but no schema for them
   partial=true          judge sets whose replies are not all there"""
-KEYS = ("model", "url", "key_env", "split", "repeats", "estimate", "price", "threads", "timeout", "attempts", "schema")
+KEYS = ("model", "url", "key_env", "split", "estimate", "price", "threads", "timeout", "attempts", "schema", "partial")
+WAYS = ("protocol", "repeats", "temperature", "reference", "reason")
+# As VoxDialogue's demo.py asks; see omnichat/metrics/judge.py.
+PROTOCOLS = {"voxdialogue": {"repeats": "10", "temperature": "1.5", "reference": "false", "reason": "false"}}
+HOTTEST = 2.0  # that OpenAI's API takes
 
 
 def main(arguments: Sequence[str], usage: str) -> int:
@@ -37,9 +46,12 @@ def main(arguments: Sequence[str], usage: str) -> int:
 
     def body() -> None:
         (folder,), rest = split_arguments(arguments, ("RUN",))
-        values = read_pairs(rest, (*KEYS, "partial"))
+        values = read_pairs(rest, (*KEYS, *WAYS))
         if not values.get("model"):
             raise UsageError("model: is missing; name the judge, pinned to a version")
+        if values.get("protocol", "voxdialogue") not in PROTOCOLS:
+            raise UsageError(f"protocol: one of {', '.join(PROTOCOLS)}, got {values['protocol']!r}")
+        values = PROTOCOLS.get(values.get("protocol", ""), {}) | values
         numbers = {"repeats": 1, "threads": 8, "timeout": 60, "attempts": 5}
         numbers |= read_numbers(values, list(numbers))
         if low := [key for key, number in numbers.items() if number < 1]:
@@ -52,27 +64,32 @@ def main(arguments: Sequence[str], usage: str) -> int:
 
 
 def _judge(run_dir: Path, values: dict[str, str], numbers: dict[str, int]) -> None:
-    flags = {key: read_flag(values, key, default) for key, default in (("estimate", False), ("schema", True))}
-    prices = _prices(values.get("price", ""))
+    defaults = {"estimate": False, "schema": True, "partial": False, "reference": False, "reason": True}
+    flags = {key: read_flag(values, key, default) for key, default in defaults.items()}
+    prices, temperature = _prices(values.get("price", "")), _temperature(values.get("temperature", "0"))
     from omnichat.evaluation import judging
     from omnichat.evaluation.score import read_sets
     from omnichat.metrics.endpoint import Endpoint
     from omnichat.metrics.statistic import Statistic
 
-    sets = read_sets(run_dir, read_flag(values, "partial", False))[0]
+    sets = read_sets(run_dir, flags["partial"])[0]
     names = read_names(values, "split") or tuple(sets)
     if absent := [name for name in names if name not in sets]:
         raise UsageError(f"split: no replies to {', '.join(absent)}; there are: {', '.join(sets)}")
     answers = [answer for name in names for answer in sets[name].answers]
-    judge, there = judging.Judge(values["model"], numbers["repeats"]), judging.read_judgements(run_dir)
+    judge = judging.Judge(values["model"], numbers["repeats"], temperature, flags["reference"], flags["reason"])
+    there = judging.read_judgements(run_dir)
     asked = judging.unanswered(judging.questions(answers, judge), there)
-    print(f"{judge.model}: {judging.estimate(asked, prices)}", flush=True)
+    print(f"{judge.model}: {judging.estimate(asked, judge.reason, prices)}", flush=True)
     if flags["estimate"]:
         return
+    key_env = values.get("key_env", "OPENAI_API_KEY")
     endpoint = Endpoint(
         values.get("url", "https://api.openai.com/v1"),
         judge.model,
-        os.environ.get(values.get("key_env", "OPENAI_API_KEY"), ""),
+        os.environ.get(key_env, ""),
+        key_env,
+        temperature=judge.temperature,
         timeout=numbers["timeout"],
         attempts=numbers["attempts"],
         schema=flags["schema"],
@@ -104,3 +121,13 @@ def _prices(text: str) -> tuple[float, float] | None:
     except ValueError:
         raise UsageError(f"price: two numbers, as in price=2.5,10, got {text!r}") from None
     return first, second
+
+
+def _temperature(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= HOTTEST:
+        raise UsageError(f"temperature: a number from 0 to {HOTTEST:g}, got {text!r}")
+    return found

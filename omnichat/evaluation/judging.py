@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,75 +15,135 @@ from typing import Any
 from omnichat.dialogue import DataError, Style
 from omnichat.evaluation.progress import progress
 from omnichat.evaluation.replies import Answer, read_lines, replace_file
-from omnichat.metrics.endpoint import Endpoint, NoAnswer
-from omnichat.metrics.judge import SCHEMA, VERSION, Verdict, agreement, key, messages, verdict
+from omnichat.metrics.endpoint import Endpoint, EndpointError, NoAnswer
+from omnichat.metrics.judge import (
+    CRITERIA,
+    LOWEST,
+    VERSION,
+    Criterion,
+    Verdict,
+    agreement,
+    key,
+    messages,
+    schema,
+    verdict,
+)
 from omnichat.metrics.statistic import Missing, Statistic, mean
 
 JUDGEMENTS = "judgements.jsonl"
 JUDGE = "judge.json"
-HEARD = ("emotion", "style", "sound")  # of the scene: what the user's words do not say
+HEARD = ("emotion", "style", "sound", "caption")  # of the scene: what the user's words do not say
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly
-ANSWER_TOKENS = 60  # of a verdict, roughly
+ANSWER_TOKENS = {True: 60, False: 8}  # of a verdict with and without its reason, roughly
+FUTILE = 10  # questions in a row without a verdict, after which no more are put
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Which verdicts count: those of this model and rubric, `repeats` for each reply."""
+    """Which verdicts count: those of this model, asked in this way.
+
+    Attributes:
+        model: its pinned name.
+        repeats: verdicts on each reply, which are averaged.
+        temperature: of the judge's sampling.
+        reference: whether the corpus's reply is shown, as one that would be fitting.
+        reason: whether the judge says why before it scores.
+        rubric: version of what it is told.
+    """
 
     model: str
-    repeats: int
+    repeats: int = 1
+    temperature: float = 0.0
+    reference: bool = False
+    reason: bool = True
     rubric: str = VERSION
+
+    def __post_init__(self) -> None:
+        """A file may hold anything.
+
+        Raises:
+            ValueError: a value of another type or out of range.
+        """
+        names = (self.model, self.rubric)
+        if not all(isinstance(name, str) for name in names) or not all(
+            isinstance(flag, bool) for flag in (self.reference, self.reason)
+        ):
+            raise ValueError("expected names of model and rubric, true or false for reference and reason")
+        if type(self.repeats) is not int or self.repeats < 1:
+            raise ValueError(f"repeats: a whole number from 1 on, got {self.repeats!r}")
+        warm = type(self.temperature) in (int, float) and math.isfinite(self.temperature) and self.temperature >= 0
+        if not warm:
+            raise ValueError(f"temperature: a number from 0 on, got {self.temperature!r}")
+
+    @property
+    def signature(self) -> str:
+        """All that a score depends on besides the replies."""
+        shown = f"reference:{'shown' if self.reference else 'hidden'}|reason:{'asked' if self.reason else 'not asked'}"
+        verdicts = f"mean of {self.repeats} verdicts from 1 to 5"
+        return f"{verdicts}|{self.rubric}|judge:{self.model}|temperature:{self.temperature:g}|{shown}"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A reply to be judged for the `repeat`-th time."""
+    """A reply to be judged for the `repeat`-th time: the messages that ask, and the key of the verdict."""
 
     answer: Answer
-    case: Mapping[str, Any]
+    criterion: Criterion
+    messages: Sequence[Mapping[str, str]]
     repeat: int
     key: str
 
 
-def case_of(answer: Answer) -> dict[str, Any]:
-    """What the judge is shown of a reply."""
+def criterion_of(answer: Answer) -> Criterion:
+    """What a reply is rated for: its dialogue's scenario says."""
+    return CRITERIA.get(answer.scene.get("scenario", ""), "plain")
+
+
+def case_of(answer: Answer, reference: bool = False) -> dict[str, Any]:
+    """What the judge is shown of a reply; with the corpus's reply where `reference` says so."""
     heard = {name: answer.scene[name] for name in HEARD if answer.scene.get(name)}
     spoken = answer.history[-1].style.known()
-    return {
+    fitting = {"fitting_reply": _shown(answer.reference.style, answer.reference.text)} if reference else {}
+    return fitting | {
         "dialogue": [
             {"speaker": turn.role, "says": turn.text, **({"style": turn.style.known()} if turn.style.known() else {})}
             for turn in answer.history
         ],
         "heard": heard | {f"voice_{name}": value for name, value in spoken.items()},
-        "fitting_reply": _shown(answer.reference.style, answer.reference.text),
         "reply": _shown(answer.reply.style, answer.reply.text),
     }
 
 
 def questions(answers: Sequence[Answer], judge: Judge) -> list[Question]:
-    """Everything that the judge has to answer."""
-    cases = [(answer, case_of(answer)) for answer in answers]
+    """Everything that the judge has to answer: all replies once, then all again for each further verdict."""
+    found = [(answer, criterion_of(answer), case_of(answer, judge.reference)) for answer in answers]
+    asked = [(answer, criterion, messages(criterion, case, judge.reason)) for answer, criterion, case in found]
     return [
-        Question(answer, case, repeat, key(case, judge.model, repeat))
+        Question(answer, criterion, chat, repeat, key(chat, judge.reason, judge.model, judge.temperature, repeat))
         for repeat in range(judge.repeats)
-        for answer, case in cases
+        for answer, criterion, chat in asked
     ]
 
 
 def unanswered(asked: Sequence[Question], there: Mapping[str, Any]) -> list[Question]:
-    """The questions without a verdict, each once: the same reply to the same dialogue may stand in several sets."""
-    return list({question.key: question for question in asked if question.key not in there}.values())
+    """The questions without a verdict, each once: the same reply to the same dialogue may stand in several sets.
+
+    A turn that the model could not be asked for has no reply to be judged; it scores the lowest.
+    """
+    left = [question for question in asked if question.key not in there and not question.answer.failure]
+    return list({question.key: question for question in left}.values())
 
 
-def estimate(asked: Sequence[Question], prices: tuple[float, float] | None) -> str:
+def estimate(asked: Sequence[Question], reason: bool, prices: tuple[float, float] | None) -> str:
     """What the questions will cost, in words.
 
     Args:
         asked: the questions that are not answered yet.
+        reason: whether the judge says why.
         prices: of a million tokens of prompts and of answers, in the provider's currency.
     """
-    size = sum(len(message["content"]) for question in asked for message in messages(question.case))
-    prompt, answer = size / CHARACTERS_PER_TOKEN, len(asked) * ANSWER_TOKENS
+    size = sum(len(message["content"]) for question in asked for message in question.messages)
+    prompt, answer = size / CHARACTERS_PER_TOKEN, len(asked) * ANSWER_TOKENS[reason]
     cost = "" if prices is None else f"; about {(prompt * prices[0] + answer * prices[1]) / 1e6:.2f} in all"
     return f"{len(asked)} questions, about {prompt:,.0f} tokens of prompts and {answer:,.0f} of answers{cost}"
 
@@ -110,11 +171,13 @@ def judge_run(
 ) -> Counter[str]:
     """Put all questions that have no verdict yet; each verdict is kept as it comes.
 
+    The endpoint's model and temperature must be the judge's.
+
     Returns:
         How many questions stay without a verdict, by reason.
 
     Raises:
-        EndpointError: the endpoint cannot be used at all.
+        EndpointError: the endpoint cannot be used at all, or gave no verdict on `FUTILE` questions in a row.
         DataError: what `read_judgements` finds.
     """
     path, there = run_dir / JUDGEMENTS, read_judgements(run_dir)
@@ -122,9 +185,13 @@ def judge_run(
     replace_file(run_dir / JUDGE, (json.dumps(asdict(judge), indent=1) + "\n").encode())
     replace_file(path, b"".join((line + "\n").encode() for _, line in read_lines(path)))  # without a line cut short
     failed: Counter[str] = Counter()
+    futile, form = 0, schema(judge.reason)
+
+    def check(content: str) -> Verdict:
+        return verdict(content, judge.reason)
 
     def ask(question: Question) -> dict[str, Any]:
-        found = endpoint.ask(messages(question.case), "verdict", SCHEMA, verdict, question.repeat)
+        found = endpoint.ask(question.messages, "verdict", form, check, question.repeat)
         return _record(question, found.content) | {
             "served": found.served,
             "tokens": [found.prompt_tokens, found.completion_tokens],
@@ -136,7 +203,13 @@ def judge_run(
             if isinstance(record, NoAnswer):
                 failed[record.reason] += 1
                 print(f"no verdict on {question.answer.id}: {record.reason}: {record}", flush=True)
+                futile += 1
+                if futile == FUTILE:
+                    message = f"no verdict on {FUTILE} questions in a row, the last: {record.reason}: {record}"
+                    hint = "nothing more was asked; the same command goes on once the judge answers"
+                    raise EndpointError(f"{endpoint.url}: {message} ({hint})")
             else:
+                futile = 0
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
                 out.flush()
             advance(1)
@@ -152,18 +225,23 @@ def gpt_eval(run_dir: Path, answers: Sequence[Answer]) -> Statistic | Missing | 
     judge = read_judge(run_dir)
     if judge is None:
         return None
+    if judge.rubric != VERSION:
+        message = f"judged by the rubric {judge.rubric}, which is not this version's {VERSION}"
+        return Missing(f"{message}; run eval/judge.py again, or score with that version")
     found = scores_by_repeat(run_dir, answers, judge)
     values = [[score for score in scores if score is not None] for scores in zip(*found, strict=True)]
     if short := sum(len(scores) < judge.repeats for scores in values):
         return Missing(f"{short} of {len(values)} replies lack verdicts of {judge.model}; run eval/judge.py again")
-    signature = f"mean of {judge.repeats} verdicts from 1 to 5|{judge.rubric}|judge:{judge.model}|temperature:0"
-    return mean([sum(scores) / len(scores) for scores in values], signature)
+    return mean([sum(scores) / len(scores) for scores in values], judge.signature)
 
 
 def scores_by_repeat(run_dir: Path, answers: Sequence[Answer], judge: Judge) -> list[list[int | None]]:
     """The score of each reply in each run of the judge, None where there is no verdict."""
     there = read_judgements(run_dir)
-    scores = [there[one.key]["score"] if one.key in there else None for one in questions(answers, judge)]
+    scores = [
+        LOWEST if one.answer.failure else there[one.key]["score"] if one.key in there else None
+        for one in questions(answers, judge)
+    ]
     return [scores[first : first + len(answers)] for first in range(0, len(scores), len(answers))]
 
 
@@ -218,7 +296,8 @@ def _side_by_side(asked: Sequence[Question], ask: Callable[[Question], dict[str,
 def _record(question: Question, found: Verdict) -> dict[str, Any]:
     answer = question.answer
     place = {"split": answer.split, "id": answer.id, "turn": len(answer.history)}
-    return {"key": question.key, **place, "repeat": question.repeat, **asdict(found)}
+    asked = {"rubric": VERSION, "criterion": question.criterion, "repeat": question.repeat}
+    return {"key": question.key, **place, **asked, **asdict(found)}
 
 
 def _shown(style: Style | None, text: str) -> dict[str, Any]:

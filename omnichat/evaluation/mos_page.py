@@ -54,18 +54,24 @@ def choose_items(
         reference: whether the corpus's own replies are rated too.
 
     Raises:
-        DataError: `mismatched_ids` where fewer than `samples` dialogues are answered by all; `no_file` for speech.
+        DataError: `mismatched_ids` where fewer than `samples` dialogues are answered by all; `mismatched_references`
+            where they are not the same dialogues; `no_file` for speech.
     """
     common = sorted(set.intersection(*({(a.split, *a.key) for a in answers} for answers in systems.values())))
     if len(common) < samples:
         message = (
             f"{len(common)} dialogues are answered by all of {', '.join(systems)}; samples={samples} asks for more"
         )
-        raise DataError("mismatched_ids", f"{message}; answer the same sets with all")
+        sets = "; ".join(f"{name}: {', '.join(sorted({a.split for a in found}))}" for name, found in systems.items())
+        raise DataError("mismatched_ids", f"{message}; answer the same sets with all, under the same names ({sets})")
     generator = np.random.default_rng(seed)
     drawn = [common[place] for place in sorted(generator.permutation(len(common))[:samples].tolist())]
     items = []
     answered = {name: {(answer.split, *answer.key): answer for answer in found} for name, found in systems.items()}
+    for key in drawn:
+        if len({(_words(answered[name][key]), answered[name][key].reference) for name in systems}) > 1:
+            message = f"the dialogue {key[1]!r} of set {key[0]!r} is not the same in {', '.join(systems)}"
+            raise DataError("mismatched_references", f"{message}; answer one store with all")
     for system in [*systems, REFERENCE] if reference else systems:
         for key in drawn:
             answer = answered[next(iter(systems)) if system == REFERENCE else system][key]
@@ -110,6 +116,10 @@ def write_page(items: Sequence[Item], folder: Path, seed: int) -> tuple[Path, Pa
     replace_file(paths[0], page("Rate the replies", body).encode())
     replace_file(paths[1], (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     return paths
+
+
+def _words(answer: Answer) -> tuple[str, ...]:
+    return tuple(turn.text for turn in answer.history)
 
 
 def _item(item: Item, number: int, total: int) -> str:

@@ -15,6 +15,7 @@ from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Reply, Style, T
 from omnichat.recipes import ROOT
 from omnichat.run_folder import GENERATION
 
+AGAIN = "make the replies again (stage=generate, or eval/baseline.py for a baseline)"
 _PLACES = ("start", "channel", "offset", "size")  # of audio within its file, where it is not all of it
 _WHOLE_FILE = AudioRef("", 0)
 
@@ -103,7 +104,7 @@ def answer_from_json(line: str) -> Answer:
     except DataError as error:
         raise error.at(f"reply {record['id']!r}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = f"lacks a field or has one of another type ({error!r}); run stage=generate again"
+        message = f"lacks a field or has one of another type ({error!r}); {AGAIN}"
         raise DataError("wrong_type", message, f"reply {record['id']!r}") from None
 
 
@@ -116,10 +117,14 @@ def read_answers(path: Path | str) -> list[Answer]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError("no_file", "no such file; run stage=generate first, or correct run=", str(path))
+        raise DataError(
+            "no_file",
+            "no replies are here; stage=generate, or eval/baseline.py, makes them; or correct the folder",
+            str(path),
+        )
     lines = path.read_bytes().split(b"\n")
     if lines[-1].strip():
-        message = "the last line was cut short; run stage=generate again, which mends it"
+        message = f"the last line was cut short; {AGAIN}: that mends it, and keeps the others"
         raise DataError("truncated", message, f"{path}:{len(lines)}")
     answers: dict[tuple[str, str, int], Answer] = {}
     places: dict[tuple[str, str, int], int] = {}
@@ -129,7 +134,7 @@ def read_answers(path: Path | str) -> list[Answer]:
         try:
             answer = answer_from_json(line.decode("utf-8"))
         except UnicodeDecodeError:
-            raise DataError("bad_encoding", "not UTF-8; run stage=generate again", f"{path}:{number}") from None
+            raise DataError("bad_encoding", f"not UTF-8; {AGAIN}", f"{path}:{number}") from None
         except DataError as error:
             raise error.at(f"{path}:{number}") from None
         key = (answer.split, *answer.key)
@@ -138,9 +143,9 @@ def read_answers(path: Path | str) -> list[Answer]:
             raise DataError("duplicate_id", message, f"{path}:{number}")
         answers[key], places[key] = answer, number
     if not answers:
-        raise DataError("empty_file", "holds no reply; run stage=generate again", str(path))
+        raise DataError("empty_file", f"holds no reply; {AGAIN}", str(path))
     if len(models := {answer.model for answer in answers.values()}) > 1:
-        message = f"holds replies of {len(models)} models or decoding settings; run stage=generate again"
+        message = f"holds replies of {len(models)} models or decoding settings; {AGAIN}"
         raise DataError("mixed_models", message, str(path))
     return [answers[key] for key in sorted(answers)]
 

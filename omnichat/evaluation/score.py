@@ -26,7 +26,7 @@ from omnichat.evaluation.measure import (
     measure,
     units,
 )
-from omnichat.evaluation.replies import Answer, asked_ids, read_answers, read_generation, replace_file
+from omnichat.evaluation.replies import AGAIN, Answer, asked_ids, read_answers, read_generation, replace_file
 from omnichat.evaluation.turns import Turns
 from omnichat.metrics.emotion import confusion
 from omnichat.metrics.statistic import Missing, Statistic, Whole, resample
@@ -90,18 +90,18 @@ def read_sets(run_dir: Path, partial: bool = False) -> tuple[dict[str, ReplySet]
     answers = read_answers(run_dir / REPLIES)
     about = read_generation(run_dir)
     if not about:
-        message = "is missing or broken, so nobody knows how many replies there must be; run stage=generate again"
+        message = f"is missing or broken, so nobody knows how many replies there must be; {AGAIN}"
         raise DataError("no_file", message, str(run_dir / GENERATION))
     if about.get("model") != answers[0].model or {answer.split for answer in answers} - set(about["splits"]):
-        message = "is not of these replies (another model, or other sets); run stage=generate again"
+        message = f"is not of these replies (another model, or other sets); {AGAIN}"
         raise DataError("mixed_models", message, str(run_dir / GENERATION))
     sets = {}
     for name, record in about["splits"].items():
         chosen = [answer for answer in answers if answer.split == name]
         if len(chosen) != record["replies"] and not (partial and chosen):
             message = (
-                f"split {name!r} has {len(chosen)} of {record['replies']} replies; stage=generate makes the rest, "
-                "partial=true scores those that are there and says so"
+                f"split {name!r} has {len(chosen)} of {record['replies']} replies; {AGAIN}: the rest is made; "
+                "partial=true takes those that are there and says so"
             )
             raise DataError("incomplete_replies", message, str(run_dir / REPLIES))
         whole = len(chosen) == record["replies"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from omnichat.secrets import MASK
+
 if TYPE_CHECKING:
     import httpx
 
@@ -19,6 +21,7 @@ Messages = Sequence[Mapping[str, str]]
 
 RETRIED = (408, 409, 425, 429)  # and every 5xx: the server asks to come again
 LONGEST_WAIT = 60.0  # seconds between two attempts
+SEEDS = 100  # that one question may use: the next `seed` begins after them
 
 
 class EndpointError(ValueError):
@@ -52,21 +55,25 @@ class Endpoint:
         url: up to and without `/chat/completions`.
         model: its pinned name.
         key: sent as a bearer token; none where empty.
+        key_env: the environment variable it is from, for messages.
         timeout: seconds for one attempt.
         attempts: at most so many for one question.
         backoff: seconds before the second attempt; doubled for each after it, unless the server says how long.
         max_tokens: of an answer.
         schema: whether the JSON schema is sent; a server that does not know `json_schema` gets `json_object`.
+        temperature: of the sampling.
     """
 
     url: str
     model: str
     key: str = ""
+    key_env: str = "OPENAI_API_KEY"
     timeout: float = 60.0
     attempts: int = 5
     backoff: float = 1.0
     max_tokens: int = 400
     schema: bool = True
+    temperature: float = 0.0
 
     @cached_property
     def _client(self) -> "httpx.Client":
@@ -77,7 +84,7 @@ class Endpoint:
     def ask(
         self, messages: Messages, name: str, schema: Mapping[str, Any], check: Callable[[str], Checked], seed: int = 0
     ) -> Answered[Checked]:
-        """Ask until the answer passes `check`, at temperature 0.
+        """Ask until the answer passes `check`.
 
         Args:
             messages: of the chat.
@@ -87,7 +94,7 @@ class Endpoint:
             seed: of the model; each further attempt has another, so that nonsense need not come again.
 
         Raises:
-            EndpointError: the server refuses such questions at all (4xx).
+            EndpointError: the server refuses such questions at all (4xx): wrong key, model or address.
             NoAnswer: `timeout`, `unreachable`, `busy`, `broken_response`, `truncated`, `refusal` or `nonsense` at the
                 last attempt.
         """
@@ -96,7 +103,8 @@ class Endpoint:
         kind: dict[str, Any] = {"type": "json_object"}
         if self.schema:
             kind = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
-        body = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": self.max_tokens}
+        body = {"model": self.model, "messages": list(messages), "temperature": self.temperature}
+        body |= {"max_tokens": self.max_tokens, "response_format": kind}
         fault, wait = NoAnswer("unreachable", "no attempt was made"), 0.0
         for attempt in range(1, self.attempts + 1):
             time.sleep(wait)
@@ -104,7 +112,7 @@ class Endpoint:
             try:
                 response = self._client.post(
                     f"{self.url.rstrip('/')}/chat/completions",
-                    json={**body, "response_format": kind, "seed": seed * self.attempts + attempt - 1},
+                    json={**body, "seed": seed * SEEDS + attempt - 1},
                     headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
                 )
             except httpx.TimeoutException:
@@ -123,8 +131,7 @@ class Endpoint:
                 wait = min(_seconds(response.headers.get("retry-after"), wait), LONGEST_WAIT)
                 continue
             if response.status_code >= 300:
-                hint = "schema=false for a server without json_schema; model= and the key must be the server's"
-                raise EndpointError(f"{self.url} answers {response.status_code}: {response.text[:300]} ({hint})")
+                raise EndpointError(self._refusal(response.status_code, response.text))
             try:
                 content, served, usage = _content(response.text)
                 return Answered(check(content), served, *usage, attempt)
@@ -133,6 +140,20 @@ class Endpoint:
             except ValueError as error:
                 fault = NoAnswer("nonsense", f"the answer is not as it should be ({error}): {content[:200]!r}")
         raise NoAnswer(fault.reason, f"{fault} (attempt {self.attempts} of {self.attempts})")
+
+    def _refusal(self, status: int, text: str) -> str:
+        """Why the server will answer no question like this one, and what would mend it."""
+        hint = "schema=false for a server that does not know json_schema"
+        if status in (401, 403) and self.key:
+            hint = f"it does not take the key in {self.key_env}; correct it, or name another variable with key_env="
+        elif status in (401, 403):
+            hint = f"no key was sent, as {self.key_env} is empty; set it, or name another variable with key_env="
+        elif status == 404:
+            hint = (
+                f"no model {self.model!r} there, or a wrong address, which mostly ends in /v1; correct model= or url="
+            )
+        said = text.replace(self.key, MASK) if self.key else text
+        return f"{self.url} answers {status}: {said[:300].strip()} ({hint}); nothing more was asked"
 
 
 def _content(text: str) -> tuple[str, str, tuple[int, int]]:

@@ -1,6 +1,7 @@
 """GPT-eval through real HTTP against a fake endpoint that misbehaves in every way we know of."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,31 @@ import pytest
 
 from omnichat.config import RunConfig
 from omnichat.dialogue import DataError
-from omnichat.evaluation import judge_command
-from omnichat.evaluation.judging import JUDGE, JUDGEMENTS, Judge, case_of, gpt_eval, read_judgements
+from omnichat.dialogue import Reply as Said
+from omnichat.evaluation import judge_command, mos_command
+from omnichat.evaluation.compare import compare_runs
+from omnichat.evaluation.judging import JUDGE, JUDGEMENTS, Judge, case_of, gpt_eval, questions, read_judgements
 from omnichat.evaluation.replies import Answer
 from omnichat.evaluation.report import write_report
 from omnichat.evaluation.score import score_run
 from omnichat.evaluation.screen import print_scores
+from omnichat.metrics.judge import VERSION
 from omnichat.metrics.statistic import Missing, Statistic
+from omnichat.run_folder import REPLIES
+from tests.evaluation.conftest import write_run
 from tests.fake_endpoint import Fake, Reply, completion, serve
 
 pytest.importorskip("httpx", reason="httpx (extra `eval`) is not installed")
 
 
+FITTING = ("i am so sorry. think of the market.", "wonderful! enjoy the market. i hear the dog.")
+
+
 def rated(number: int, body: dict[str, Any]) -> str:
-    """5 for a reply that is the fitting one, else 2."""
+    """5 for a reply that is the fitting one, else 2; with a reason where the schema has one."""
     case = json.loads(body["messages"][1]["content"])
-    score = 5 if case["reply"] == case["fitting_reply"] else 2
-    return json.dumps({"reason": "because", "score": score})
+    why = {"reason": "because"} if "reason" in body["response_format"]["json_schema"]["schema"]["required"] else {}
+    return json.dumps({**why, "score": 5 if case["reply"]["says"] in FITTING else 2})
 
 
 def judge(run_dir: Path, fake: Fake, *arguments: str) -> int:
@@ -134,21 +143,65 @@ def test_a_reply_without_a_verdict_leaves_no_mean(
 def test_a_server_that_hangs(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is given up after the timeout, by name."""
     from omnichat.metrics.endpoint import Endpoint, NoAnswer
-    from omnichat.metrics.judge import SCHEMA, verdict
+    from omnichat.metrics.judge import schema, verdict
 
     with serve(lambda number, body: {"delay": 0.5}) as fake, pytest.raises(NoAnswer) as error:
-        Endpoint(fake.url, "judge-1", timeout=0.05, attempts=2).ask([], "verdict", SCHEMA, verdict)
+        Endpoint(fake.url, "judge-1", timeout=0.05, attempts=2).ask([], "verdict", schema(True), verdict)
     assert error.value.reason == "timeout"
     assert len(fake.bodies) == 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_server_that_refuses_is_not_asked_on(run_dir: Path, status: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong key or model name is wrong for all replies: the first answer of each thread is enough."""
-    with serve(lambda number, body: {"status": status}) as fake:
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (400, "schema=false"),
+        (401, "does not take the key in OPENAI_API_KEY"),
+        (403, "does not take the key in OPENAI_API_KEY"),
+        (404, "no model 'judge-1' there, or a wrong address"),
+    ],
+)
+def test_a_server_that_refuses_is_not_asked_on(
+    run_dir: Path, status: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong key or model name is wrong for all replies: one sentence, not one for each reply."""
+    said = {"status": status, "record": {"error": {"message": "no to sk-test-0123456789abcdefghij"}}}
+    with serve(lambda number, body: said) as fake:
         assert judge(run_dir, fake, "threads=1") == 1
-        assert len(fake.bodies) <= 2
-    assert f"answers {status}" in capsys.readouterr().err
+        assert len(fake.bodies) == 1
+    captured = capsys.readouterr()
+    assert f"{fake.url} answers {status}" in captured.err
+    assert hint in captured.err
+    assert captured.err.count("\n") == 1
+    assert "sk-test" not in captured.err + captured.out
+
+
+def test_a_key_that_is_not_there(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Servers say "unauthorized" for none at all, which sends people to look at a right key."""
+    with serve(lambda number, body: {"status": 401}) as fake:
+        assert judge(run_dir, fake, "key_env=NO_SUCH_KEY") == 1
+    assert "no key was sent, as NO_SUCH_KEY is empty" in capsys.readouterr().err
+    assert "authorization" not in fake.headers[0]
+
+
+def test_a_judge_without_sense_is_given_up(
+    tmp_path: Path, answers: list[Answer], config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten questions in a row cost their attempts; the rest is not asked, and what was judged before stays."""
+    many = [
+        replace(answers[0], id=f"scripts-{number:02d}", reply=replace(answers[0].reply, text=f"well, {number}."))
+        for number in range(30)
+    ]
+    write_run(tmp_path, many, config)
+    with serve(lambda number, body: "four, I guess" if number >= 3 else rated(number, body)) as fake:
+        assert judge(tmp_path, fake, "threads=1", "attempts=2") == 1
+        assert len(fake.bodies) == 3 + 10 * 2
+    assert "no verdict on 10 questions in a row, the last: nonsense" in capsys.readouterr().err
+    assert len(read_judgements(tmp_path)) == 3
+    with serve(rated) as fake:
+        assert judge(tmp_path, fake) == 0
+        assert len(fake.bodies) == 27
 
 
 def test_nobody_listens(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +217,7 @@ def test_agreement_and_estimate(run_dir: Path, capsys: pytest.CaptureFixture[str
 
     def script(number: int, body: dict[str, Any]) -> str:
         record = json.loads(rated(number, body))
-        return json.dumps({**record, "score": record["score"] - (body["seed"] >= 3)})
+        return json.dumps({**record, "score": record["score"] - (body["seed"] >= 100)})
 
     with serve(script) as fake:
         assert judge(run_dir, fake, "repeats=2", "estimate=true", "price=2.5,10") == 0
@@ -176,14 +229,121 @@ def test_agreement_and_estimate(run_dir: Path, capsys: pytest.CaptureFixture[str
     assert "two runs of the judge: 0 % the same, 100 % within one, kappa 0.77 (quadratic)" in capsys.readouterr().out
 
 
-def test_a_verdict_is_of_this_reply_judge_and_rubric(run_dir: Path, answers: list[Answer]) -> None:
-    """Another reply, model or rubric must not find the old verdict."""
+@pytest.mark.parametrize("change", ["model=judge-2", "temperature=0.7", "reference=true", "reason=false", "repeats=2"])
+def test_a_verdict_is_of_this_judge_asked_in_this_way(run_dir: Path, answers: list[Answer], change: str) -> None:
+    """What would change it must not find the old one; the old ones stay, for whoever asks as before."""
     with serve(rated) as fake:
         assert judge(run_dir, fake) == 0
-    assert isinstance(gpt_eval(run_dir, answers), Statistic)
-    (run_dir / JUDGE).write_text(json.dumps({"model": "judge-2", "repeats": 1, "rubric": "x"}))
-    assert isinstance(gpt_eval(run_dir, answers), Missing)
+        first = gpt_eval(run_dir, answers)
+        assert isinstance(first, Statistic)
+        assert judge(run_dir, fake, change) == 0
+        assert len(fake.bodies) == 10
+        second = gpt_eval(run_dir, answers)
+        assert isinstance(second, Statistic)
+        assert second.signature != first.signature
+        assert judge(run_dir, fake) == 0
+        assert len(fake.bodies) == 10
     assert case_of(answers[0]) != case_of(answers[1])
+
+
+def test_a_turn_without_a_reply_scores_the_lowest(tmp_path: Path, answers: list[Answer], config: RunConfig) -> None:
+    """It counts as wrong in every score; left out, or asked about, it would be whatever the judge makes of nothing."""
+    answers = [replace(answers[0], reply=Said(None, ""), raw="", failure="too_long"), *answers[1:]]
+    write_run(tmp_path, answers, config)
+    with serve(rated) as fake:
+        assert judge(tmp_path, fake) == 0
+        assert all(json.loads(body["messages"][1]["content"])["reply"]["says"] for body in fake.bodies)
+    found = gpt_eval(tmp_path, answers)
+    assert isinstance(found, Statistic)
+    assert found.value == pytest.approx((1 + 2 + 2 + 2 + 5 + 5) / 6)
+
+
+def test_old_judgements_are_not_mixed_with_new_ones(run_dir: Path, answers: list[Answer]) -> None:
+    """A folder that an older version judged says so, and is judged anew; its old lines count no more."""
+    old = {"split": "scripts", "turn": 3, "repeat": 0, "reason": "old", "score": 1, "served": "judge-1"}
+    lines = [{"key": f"{number:064d}", "id": answer.id, **old} for number, answer in enumerate(answers)]
+    (run_dir / JUDGEMENTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run_dir / JUDGE).write_text('{"model": "judge-1", "repeats": 1, "rubric": "omnichat-judge-1"}')
+    found = gpt_eval(run_dir, answers)
+    assert isinstance(found, Missing)
+    assert "judged by the rubric omnichat-judge-1" in found.reason
+    with serve(rated) as fake:
+        assert judge(run_dir, fake) == 0
+        assert len(fake.bodies) == 5
+    found = gpt_eval(run_dir, answers)
+    assert isinstance(found, Statistic)
+    assert found.value == pytest.approx((5 + 2 + 2 + 2 + 5 + 5) / 6)
+    # Even where the file names this version, nothing that this version did not ask counts.
+    (run_dir / JUDGEMENTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert isinstance(gpt_eval(run_dir, answers), Missing)
+
+
+def test_the_protocol_of_the_authors(run_dir: Path, answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten warm samples of a bare score, each with a seed of its own, averaged; what is given beside it wins."""
+
+    def script(number: int, body: dict[str, Any]) -> str:
+        return json.dumps({"score": 4 if body["seed"] < 500 else 3})
+
+    with serve(script) as fake:
+        assert judge(run_dir, fake, "protocol=voxdialogue") == 0
+        assert len(fake.bodies) == 50
+        assert {body["temperature"] for body in fake.bodies} == {1.5}
+        assert {body["seed"] for body in fake.bodies} == set(range(0, 1000, 100))
+        assert "fitting_reply" not in fake.bodies[0]["messages"][1]["content"]
+        assert fake.bodies[0]["response_format"]["json_schema"]["schema"]["required"] == ["score"]
+        assert "scripts: 3.50 of 5, n=4" in capsys.readouterr().out
+        found = gpt_eval(run_dir, answers)
+        assert isinstance(found, Statistic)
+        assert "mean of 10 verdicts" in found.signature
+        assert "temperature:1.5|reference:hidden|reason:not asked" in found.signature
+        assert judge(run_dir, fake, "protocol=voxdialogue", "repeats=2") == 0
+        assert len(fake.bodies) == 50
+
+
+def test_only_verdicts_got_alike_are_compared(
+    run_dir: Path, answers: list[Answer], config: RunConfig, tmp_path: Path
+) -> None:
+    """The difference of two ways to ask would pass for one of two models."""
+    other = tmp_path / "other"
+    other.mkdir()
+    write_run(other, [replace(answer, reply=answer.reference) for answer in answers], config)
+
+    def compared(a: Path, b: Path) -> dict[str, Any]:
+        found = compare_runs(a, b, ["scripts"], 20)["splits"]["scripts"]["metrics"]["gpt_eval"]
+        assert isinstance(found, dict)
+        return found
+
+    with serve(rated) as fake:
+        assert judge(run_dir, fake) == 0
+        assert [compared(*pair)["reason"] for pair in ((run_dir, other), (other, run_dir))] == [
+            "B has none",
+            "A has none",
+        ]
+        assert judge(other, fake, "temperature=1") == 0
+        found = compared(run_dir, other)
+        assert found["difference"] is None
+        assert "temperature:0|" in found["reason"]
+        assert "temperature:1|" in found["reason"]
+        assert judge(other, fake) == 0
+        assert compared(run_dir, other)["difference"] == pytest.approx(2.75 - (5 + 5 + 5 + 2) / 4)
+
+
+@pytest.mark.parametrize(
+    ("scene", "criterion"),
+    [
+        ({"scenario": "emotion"}, "emotion"),
+        ({"scenario": "audio", "sound": "dog"}, "sounds"),
+        ({"scenario": "music", "caption": "slow piano"}, "music"),
+        ({"script": "12"}, "plain"),
+        ({"scenario": "interruption"}, "plain"),
+    ],
+)
+def test_the_scene_says_what_a_reply_is_rated_for(answers: list[Answer], scene: dict[str, str], criterion: str) -> None:
+    """A reply to a dialogue without any sound must not lose points for not speaking of one."""
+    [asked] = questions([replace(answers[0], scene=scene)], Judge("m"))
+    assert asked.criterion == criterion
+    shown = json.loads(asked.messages[1]["content"])
+    assert all(value in json.dumps(shown["heard"]) for name, value in scene.items() if name in ("sound", "caption"))
 
 
 def test_a_kill_costs_one_verdict(run_dir: Path) -> None:
@@ -211,6 +371,10 @@ def test_a_kill_costs_one_verdict(run_dir: Path) -> None:
         (["RUN", "model=m", "split=nope"], "no replies to nope; there are: scripts, voices"),
         (["/nowhere", "model=m"], "no such folder"),
         (["RUN", "model=m", "schema=perhaps"], "schema: true or false"),
+        (["RUN", "model=m", "protocol=mine"], "protocol: one of voxdialogue"),
+        (["RUN", "model=m", "temperature=hot"], "temperature: a number from 0 to 2"),
+        (["RUN", "model=m", "temperature=nan"], "temperature: a number from 0 to 2"),
+        (["RUN", "model=m", "temperature=3"], "temperature: a number from 0 to 2"),
     ],
 )
 def test_wrong_usage(run_dir: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,8 +399,40 @@ def test_the_judge_is_pinned(run_dir: Path) -> None:
     """judge.json says whose verdicts count."""
     with serve(rated) as fake:
         assert judge(run_dir, fake) == 0
-    assert json.loads((run_dir / JUDGE).read_text()) == {
-        "model": "judge-1",
-        "repeats": 1,
-        "rubric": Judge("", 1).rubric,
-    }
+    assert json.loads((run_dir / JUDGE).read_text()) == asdict(Judge("judge-1", 1, 0.0, False, True, VERSION))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"model": "m", "repeats": 0}', '{"model": 1}', '{"model": "m", "temperature": "0"}']
+)
+def test_a_broken_judge_file_is_named(run_dir: Path, answers: list[Answer], content: str) -> None:
+    """Not with a traceback when the run is scored."""
+    (run_dir / JUDGE).write_text(content)
+    with pytest.raises(DataError, match=r"judge\.json: .*run eval/judge\.py again"):
+        gpt_eval(run_dir, answers)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no replies are here"),
+        ("", "holds no reply"),
+        ('{"id": "a"}\n', "lacks a field"),
+        ('{"id": "a", "spl', "the last line was cut short"),
+        ("\xff\xfe\n", "not JSON"),
+    ],
+)
+def test_without_whole_replies_there_is_no_judging(
+    run_dir: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of a run's replies rated, or shown to listeners, would pass for all: both commands say what is wrong."""
+    (run_dir / REPLIES).unlink()
+    if content is not None:
+        (run_dir / REPLIES).write_text(content)
+    with serve(rated) as fake:
+        assert judge(run_dir, fake) == 1
+        assert not fake.bodies
+    assert message in capsys.readouterr().err
+    assert mos_command.main(["page", str(run_dir), f"out={run_dir / 'mos'}", "samples=1"], "usage") == 1
+    assert message in capsys.readouterr().err
+    assert not (run_dir / "mos").exists()

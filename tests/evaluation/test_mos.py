@@ -66,6 +66,16 @@ def test_the_seed_decides(systems: dict[str, list[Answer]]) -> None:
     assert choose_items(systems, 4, 1, {}) != choose_items(systems, 4, 2, {})
 
 
+def test_systems_that_answer_other_dialogues_are_no_pair(systems: dict[str, list[Answer]]) -> None:
+    """Ids alone do not make dialogues the same; and sets of other names are said, as they are the usual slip."""
+    other = [replace(one, reference=replace(one.reference, text="something else.")) for one in systems["first_system"]]
+    with pytest.raises(DataError, match=r"not the same in a, b.*mismatched_references"):
+        choose_items({"a": systems["first_system"], "b": other}, 6, 0, {})
+    renamed = [replace(one, split="test") for one in systems["first_system"]]
+    with pytest.raises(DataError, match=r"0 dialogues .* same names \(a: scripts, voices; b: test\)"):
+        choose_items({"a": systems["first_system"], "b": renamed}, 6, 0, {})
+
+
 def test_spoken_replies_and_the_reference(systems: dict[str, list[Answer]], tmp_path: Path) -> None:
     """A system with speech is heard; a reply that was never spoken is named."""
     for answer in systems["first_system"]:

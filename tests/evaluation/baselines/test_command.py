@@ -16,8 +16,11 @@ from omnichat.dialogue import read_dialogues
 from omnichat.evaluation.baselines.command import main
 from omnichat.evaluation.command import main as score_main
 from omnichat.evaluation.compare import compare_runs
+from omnichat.evaluation.judge_command import main as judge_main
+from omnichat.evaluation.mos_command import main as mos_main
 from omnichat.evaluation.replies import read_answers, read_generation
 from omnichat.run_folder import REPLIES
+from tests.fake_endpoint import serve
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,6 +87,31 @@ def test_a_baseline_is_compared_with_a_run(store: Path, tmp_path: Path) -> None:
     majority(tmp_path / "part", f"store={store}", "limit=2")
     assert score_main([f"run={tmp_path / 'part'}", "stage=score"], "") == 0
     assert json.loads((tmp_path / "part" / "scores.json").read_text())["partial"] == {"replies": 2, "of": 5}
+
+
+def test_a_baseline_is_judged_and_heard(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is a run's to the judge and to the listeners' page; what is broken is mended by its own command."""
+    pytest.importorskip("httpx", reason="httpx (extra `eval`) is not installed")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    out = majority(tmp_path / "majority", f"store={store}", "names=mine")
+    replies = (out / REPLIES).read_bytes()
+    with serve(lambda number, body: json.dumps({"reason": "so so", "score": 3})) as fake:
+        assert judge_main([str(out), "model=judge-1", f"url={fake.url}"], "") == 0
+    assert "mine: 3.00 of 5, n=5" in capsys.readouterr().out
+    assert score_main([f"run={out}", "stage=score"], "") == 0
+    assert json.loads((out / "scores.json").read_text())["metrics"]["gpt_eval"]["value"] == 3
+    page = ["page", str(out), f"out={tmp_path / 'mos'}", "samples=3", "reference=true"]
+    assert mos_main(page, "") == 0
+    key = json.loads((tmp_path / "mos" / "mos_key.json").read_text())
+    assert sorted(item["system"] for item in key["items"].values()) == ["majority"] * 3 + ["reference"] * 3
+    (out / REPLIES).write_bytes(replies[:-40])
+    for main_of, arguments in ((judge_main, [str(out), "model=judge-1"]), (mos_main, page)):
+        assert main_of(arguments, "") == 1
+        assert "eval/baseline.py for a baseline): that mends it" in capsys.readouterr().err
+    majority(out, f"store={store}", "names=mine")
+    assert (out / REPLIES).read_bytes() == replies
 
 
 def test_a_text_run_answers_transcripts(whisper: Path, store: Path, tmp_path: Path) -> None:
