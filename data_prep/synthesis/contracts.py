@@ -59,6 +59,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "mix_loudness": ("mix", "the loudness cannot be measured or reached"),
     "mix_peak": ("mix", "the peak limit cannot be kept"),
     "disk_full": ("any", "the disk is full"),
+    "backend": ("any", "what the stage works with refuses altogether; this stops the run and rejects nothing"),
     "internal": ("any", "a fault of the program; the message holds its last line"),
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from data_prep.synthesis.executors import Executor, Job
 from data_prep.synthesis.leases import Lease, lost_drivers
 from data_prep.synthesis.ledger import Ledger
+from data_prep.synthesis.serve import StageFailed
 from data_prep.synthesis.work import Outcome
 
 POLL = 0.25  # seconds; how soon it is seen that another driver has finished
@@ -63,7 +64,7 @@ def run_stage(
 
     Raises:
         DiskFull: nothing more can be kept.
-        StageFailed: see `Executor`.
+        StageFailed: see `Executor`; or what the stage works with refuses altogether while it works.
     """
     tally, began = Tally(), time.monotonic()
     try:
@@ -117,12 +118,13 @@ def _drive(
 
 
 def _write(ledger: Ledger, lease: Lease, outcomes: list[Outcome], tally: Tally) -> None:
-    full = [outcome for outcome in outcomes if outcome.reason == "disk_full"]
-    kept = [outcome for outcome in outcomes if outcome.reason != "disk_full"]
+    stops: dict[str, type[RuntimeError]] = {"disk_full": DiskFull, "backend": StageFailed}
+    kept = [outcome for outcome in outcomes if outcome.reason not in stops]
     ledger.commit(lease.name, kept)
     tally.add(kept)
-    if full:
-        raise DiskFull(f"{full[0].message}; {len(full)} items went back, nothing is lost")
+    for reason, error in stops.items():
+        if back := [outcome for outcome in outcomes if outcome.reason == reason]:
+            raise error(f"{back[0].message}; items in hand went back, nothing is lost: `resume` goes on")
 
 
 def _give_back(ledger: Ledger, lease: Lease) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.synthesis.seeds import generator
-from data_prep.synthesis.stage import Attempt, Cost, Refused, Retry, Stage
+from data_prep.synthesis.stage import Attempt, BackendError, Cost, Refused, Retry, Stage
 from omnichat.secrets import masked
 
 MAX_MESSAGE = 500  # characters
@@ -40,7 +40,7 @@ class Outcome:
         id: of the item.
         status: "lost" where the worker died before it could tell.
         output: JSON of the stage's `gives`.
-        reason, message: of a rejection.
+        reason, message: of a rejection; "disk_full" and "backend" are none of the item's, and stop the run.
         attempts: that were made, those before the task included.
         refusals: reason of each attempt that failed, in order.
         cost: of all attempts.
@@ -75,6 +75,8 @@ async def work(stage: Stage[Any, Any], task: Task, seed: int, blobs: Path, worke
             output = (await stage.run(stage.takes.model_validate_json(task.input), attempt)).model_dump_json()
         except Refused as error:
             reason, message, retry = error.reason, error.message, isinstance(error, Retry)
+        except BackendError as error:
+            reason, message = "backend", str(error)
         except Exception as error:
             reason, message = ("disk_full" if _full(error) else "internal"), _last_line(error)
         _add(cost, attempt.cost)

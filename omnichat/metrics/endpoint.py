@@ -5,6 +5,7 @@ Also served so by vLLM, llama.cpp, Ollama and others. Needs httpx (extra `eval`)
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ Messages = Sequence[Mapping[str, str]]
 
 RETRIED = (408, 409, 425, 429)  # and every 5xx: the server asks to come again
 LONGEST_WAIT = 60.0  # seconds between two attempts
+DECLINED = re.compile(r"moderation|flagged|content_policy|refusal", re.I)
 SEEDS = 100  # that one question may use: the next `seed` begins after them
+
+
+def declined(status: int, text: str) -> bool:
+    """Whether a 403 is about the words of one request, as OpenRouter's moderation answers, and not about the key."""
+    return status == 403 and bool(DECLINED.search(text))
 
 
 class EndpointError(ValueError):
@@ -130,6 +137,9 @@ class Endpoint:
                 fault = NoAnswer("busy", f"status {response.status_code}: {response.text[:200]}")
                 wait = min(_seconds(response.headers.get("retry-after"), wait), LONGEST_WAIT)
                 continue
+            if declined(response.status_code, response.text):
+                fault = NoAnswer("refusal", f"status {response.status_code}: {response.text[:200]}")
+                continue
             if response.status_code >= 300:
                 raise EndpointError(self._refusal(response.status_code, response.text))
             try:
@@ -148,6 +158,8 @@ class Endpoint:
             hint = f"it does not take the key in {self.key_env}; correct it, or name another variable with key_env="
         elif status in (401, 403):
             hint = f"no key was sent, as {self.key_env} is empty; set it, or name another variable with key_env="
+        elif status == 402:
+            hint = f"the account of the key in {self.key_env} has no credit"
         elif status == 404:
             hint = (
                 f"no model {self.model!r} there, or a wrong address, which mostly ends in /v1; correct model= or url="

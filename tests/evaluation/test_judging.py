@@ -82,6 +82,7 @@ FAULTS: dict[str, Reply] = {
     "no choices": {"record": {"choices": []}},
     "truncated": {"record": completion('{"reason": "be', "judge-1", finish_reason="length")},
     "refusal": {"record": completion(None, "judge-1", refusal="I cannot help with that.")},
+    "moderation": {"status": 403, "record": {"error": {"message": "your input was flagged", "code": 403}}},
     "filter": {"record": completion("", "judge-1", finish_reason="content_filter")},
     "no content": {"record": completion(None, "judge-1")},
     "nonsense": "I would say four out of five.",
@@ -157,6 +158,7 @@ def test_a_server_that_hangs(run_dir: Path, capsys: pytest.CaptureFixture[str]) 
         (400, "schema=false"),
         (401, "does not take the key in OPENAI_API_KEY"),
         (403, "does not take the key in OPENAI_API_KEY"),
+        (402, "has no credit"),
         (404, "no model 'judge-1' there, or a wrong address"),
     ],
 )

@@ -20,12 +20,14 @@ from pydantic import AfterValidator, Field
 
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError, Reject, Retry
+from omnichat.metrics.endpoint import declined
 from omnichat.secrets import MASK, masked
 
 if TYPE_CHECKING:
     import httpx
 
 OVERRUN = (408, 425, 429, 500, 502, 503, 504, 529)  # may pass; 529 is what some servers call overloaded
+REFUSED_ALL = (401, 402, 403, 404)  # a wrong key, no credit, a wrong route or model: the same for every request
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 3
 SHOWN = 200  # characters of a server's message
@@ -175,6 +177,7 @@ class Server:
         Raises:
             Retry: the reasons given at the start, when all retries are used up.
             Reject: the server refuses the request for good (a 4xx), or sends it to another host.
+            BackendError: it refuses all requests: a wrong key, route or model.
         """
         for number in range(self.settings.retries + 1):
             endpoint = await self._take()
@@ -238,9 +241,17 @@ class Server:
         shown = self._hidden(f"status {status}: {body[: 4 * SHOWN].decode(errors='replace').strip()[:SHOWN]}")
         if status in OVERRUN:
             raise _Failed(self.reasons.http, shown, _retry_after(headers.get("retry-after", "")))
-        if status in (401, 403) and self.settings.api_key_env:
-            shown += f" (is the key in {self.settings.api_key_env} right?)"
+        if status in REFUSED_ALL and not declined(status, shown):
+            raise BackendError(f"the {self.what} at {address} answers {shown}; {self._cure(status)}")
         raise Reject(self.reasons.http, f"{self.what}: {shown}")
+
+    def _cure(self, status: int) -> str:
+        if status == 404:
+            return "no such route or model there: correct endpoints or model"
+        if not self.settings.api_key_env:
+            return "no key was sent: name the environment variable that holds one in api_key_env"
+        asked = "has its account credit" if status == 402 else "is it right, and for this model"
+        return f"the key is from the environment variable {self.settings.api_key_env}: {asked}?"
 
     async def _exchange(self, address: str, content: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         assert self._client is not None, "open() first"

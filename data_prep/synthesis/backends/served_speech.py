@@ -114,6 +114,9 @@ class ServedSpeech(SpeechBackend):
         try:
             wave = await self.speak(canary, Attempt(0, np.random.default_rng(0), Path()))
             check_form(wave, CANARY, GateSettings(clipped_share=1.0), self.seconds_per_character)
+        except BackendError:
+            await self.close()
+            raise
         except Refused as error:
             await self.close()
             hint = f"; is sample_rate {self.settings.sample_rate} right?" if error.reason == "dur_ratio" else ""

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.synthesis.backends.chat import ChatSettings, Completion, make_chat
 from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
-from data_prep.synthesis.stage import BackendError, Refused, Reject, Retry
+from data_prep.synthesis.stage import BackendError, Reject, Retry
 from tests.data_prep.synthesis.fakes.server import FakeServer
 
 REASONS = Reasons("llm_http", "llm_timeout")
@@ -79,14 +79,40 @@ def test_the_server_s_word_on_when_to_come_back_is_kept() -> None:
         assert not isinstance(answer, BaseException)
 
 
-@pytest.mark.parametrize("fault", ["400", "401", "redirect_away"])
+@pytest.mark.parametrize("fault", ["400", "redirect_away"])
 def test_what_will_not_pass_is_not_retried(fault: str) -> None:
-    """A wrong key or route asked ten times over is no better; and no data goes to a host that nobody named."""
+    """A wrong request asked ten times over is no better; and no data goes to a host that nobody named."""
     with FakeServer(always=fault) as fake:
         [error] = post(settings(fake))
         assert isinstance(error, Reject)
         assert error.reason == "llm_http"
         assert len(fake.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure"),
+    [
+        ("401", "no key was sent: name the environment variable that holds one in api_key_env"),
+        ("403", "no key was sent: name the environment variable that holds one in api_key_env"),
+        ("404", "no such route or model there: correct endpoints or model"),
+    ],
+)
+def test_a_server_that_refuses_everything_is_a_fault_of_the_whole(fault: str, cure: str) -> None:
+    """A wrong key, route or model would refuse item after item; the endpoint, of several, is named."""
+    with FakeServer(always=fault) as fake:
+        [error] = post(settings(fake))
+        assert isinstance(error, BackendError)
+        assert len(fake.calls) == 1
+        assert f"the language model at {fake.address}/v1/chat/completions answers status {fault}" in str(error)
+        assert cure in str(error)
+
+
+def test_one_request_that_moderation_declines_is_rejected_alone() -> None:
+    """Some providers answer 403 to words that they do not like: one topic must not end a run for ever."""
+    with FakeServer(always="403_flagged") as fake:
+        [error] = post(settings(fake))
+    assert isinstance(error, Reject)
+    assert "flagged" in error.message
 
 
 def test_a_redirect_on_the_same_host_is_followed() -> None:
@@ -101,10 +127,13 @@ def test_a_key_comes_from_the_environment_and_stays_out_of_messages(monkeypatch:
     monkeypatch.setenv("OUR_LLM", "very-private-value")
     with FakeServer(always="401") as fake:
         [error] = post(settings(fake, api_key_env="OUR_LLM"))
-        assert isinstance(error, Refused)
+        assert isinstance(error, BackendError)
         assert fake.keys == ["Bearer very-private-value"]
-        assert "private" not in error.message
-        assert "is the key in OUR_LLM right?" in error.message
+        assert "private" not in str(error)
+        assert "the key is from the environment variable OUR_LLM: is it right" in str(error)
+    with FakeServer(always="402") as fake:
+        [error] = post(settings(fake, api_key_env="OUR_LLM"))
+        assert "OUR_LLM: has its account credit?" in str(error)
         monkeypatch.delenv("OUR_LLM")
         with pytest.raises(BackendError, match="set the environment variable OUR_LLM"):
             post(settings(fake, api_key_env="OUR_LLM"))

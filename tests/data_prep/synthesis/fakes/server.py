@@ -41,6 +41,7 @@ class FakeServer:
     Attributes:
         faults: what the next requests meet, one each; "" for none.
         always: the fault of all requests after those.
+        after: what the next requests to one route meet, by the route; comes before the others.
         calls: path and fields of every request, in order.
         keys: the authorization header of every request.
         heard: transcript by number of samples.
@@ -51,6 +52,7 @@ class FakeServer:
 
     def __init__(self, faults: Sequence[str] = (), always: str = "", author: Author | None = None) -> None:
         self.faults, self.always, self.author = list(faults), always, author
+        self.after: dict[str, list[str]] = {}
         self.hears: Callable[[str, int], str] = lambda said, number: said
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.keys: list[str] = []
@@ -83,6 +85,11 @@ class FakeServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def planned(self, path: str) -> str:
+        with self.lock:
+            faults = [faults for route, faults in self.after.items() if path.endswith(route) and faults]
+            return faults[0].pop(0) if faults else ""
+
     def next_fault(self) -> str:
         with self.lock:
             return self.faults.pop(0) if self.faults else self.always
@@ -113,7 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
             fake.most_running = max(fake.most_running, fake.running)
         try:
             chat = self.path.endswith("/chat/completions")
-            fault = fake.author.fault(fields) if chat and fake.author else fake.next_fault()
+            fault = fake.planned(self.path)
+            if not fault:
+                fault = fake.author.fault(fields) if chat and fake.author else fake.next_fault()
             if fault in TRANSPORT:
                 TRANSPORT[fault](self)
             elif chat:
@@ -206,9 +215,9 @@ def _huge(handler: _Handler) -> None:
     handler.send_body(b" " * 5_000_000, "application/octet-stream")
 
 
-def _status(code: int, **headers: str) -> Callable[[_Handler], None]:
+def _status(code: int, message: str = "not now", **headers: str) -> Callable[[_Handler], None]:
     def send(handler: _Handler) -> None:
-        said = json.dumps({"error": {"message": "not now", "got": handler.headers.get("Authorization", "")}}).encode()
+        said = json.dumps({"error": {"message": message, "got": handler.headers.get("Authorization", "")}}).encode()
         handler.send_body(said, "application/json", code, **headers)
 
     return send
@@ -225,7 +234,8 @@ TRANSPORT: dict[str, Callable[[_Handler], None]] = {
     "500": _status(500),
     "503": _status(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"),
     "400": _status(400),
-    "401": _status(401),
+    **{str(code): _status(code) for code in (401, 402, 403, 404)},
+    "403_flagged": _status(403, "the model requires moderation and your input was flagged for violence"),
     "redirect_away": _status(307, Location="http://elsewhere.invalid/v1/chat/completions"),
     "redirect_here": _status(307, Location="/v1/chat/completions"),
     "timeout": _stall,
