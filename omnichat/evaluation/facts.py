@@ -119,6 +119,7 @@ def deviations(config: RunConfig, parameters: Parameters) -> list[str]:
     others = [part for part, count in parameters.items() if count["trained"] and part not in ("mixformer", "lora")]
     if others:
         lines.append(f"trained besides Mix-Former and LoRA: {', '.join(others)}")
+    lines.append("Styles are kept in form when replies are written; the paper does not say how it decodes")
     lines.append(
         "Learning rate, weight decay, warm-up, LoRA's rank and the Q-Former's depth are not in the paper; "
         "conf/ names the source of each"
