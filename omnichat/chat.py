@@ -11,7 +11,7 @@ import torch
 from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack, to_device
-from omnichat.checkpoint import STATE, find_checkpoint, load_checkpoint, restore_trained
+from omnichat.checkpoint import STATE, CheckpointError, find_checkpoint, load_checkpoint, restore_trained
 from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.omnichat import OmniChat
@@ -50,10 +50,13 @@ def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
     """A checkpoint of a run folder, on the GPU where there is one; `checkpoint` as in `find_checkpoint`.
 
     Raises:
-        CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why.
+        CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why. Or its
+            run did not learn to answer.
     """
     start = load_checkpoint(find_checkpoint(Path(run_dir) / CHECKPOINTS, checkpoint))
     config = saved_config(start.state["config"], start.path / STATE)
+    if config.task != "dialogue":
+        raise CheckpointError(f"{start.path}: is of a run of task={config.task}; score it with eval/run_events.py")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = build.build_model(config)
