@@ -10,10 +10,15 @@ import pytest
 
 from omnichat.config import RunConfig
 from omnichat.evaluation import mos_command
+from omnichat.evaluation.experiments.definition import Experiment
+from omnichat.evaluation.experiments.results_page import write_results
+from omnichat.evaluation.experiments.runs import Outcome, Planned
 from omnichat.evaluation.mos import score_ratings
 from omnichat.evaluation.replies import Answer
 from omnichat.evaluation.report import write_report
 from omnichat.evaluation.score import score_run
+from omnichat.evaluation.sweep import read_points
+from omnichat.evaluation.sweep_page import write_overview
 from tests.browser import chromium
 from tests.evaluation.conftest import write_run
 
@@ -47,11 +52,9 @@ class Opened:
         assert self.complaints == []
 
 
-def test_report_is_drawn_and_can_be_heard(browser: Any, run_dir: Path, config: RunConfig) -> None:
-    """Plots have lines and bars of a size and colour, every player loads its half second, and one plays."""
-    score_run(run_dir, config)
-    opened = Opened(browser, write_report(run_dir, config))
-    drawn = opened.page.eval_on_selector_all(
+def check_plots(page: Any, at_least: int) -> None:
+    """Every plot has a size, and lines or bars within it that have a colour."""
+    drawn = page.eval_on_selector_all(
         "svg.plot",
         """plots => plots.map(plot => {
             const shapes = [...plot.querySelectorAll("polyline, rect")];
@@ -66,11 +69,18 @@ def test_report_is_drawn_and_can_be_heard(browser: Any, run_dir: Path, config: R
                                               && b.width + b.height > 2).length, shapes: shapes.length};
         })""",
     )
-    assert len(drawn) >= 4
+    assert len(drawn) >= at_least
     for plot in drawn:
         assert plot["width"] > 200
         assert plot["height"] > 100
         assert plot["shapes"] == plot["seen"] == plot["inside"] > 0
+
+
+def test_report_is_drawn_and_can_be_heard(browser: Any, run_dir: Path, config: RunConfig) -> None:
+    """Plots have lines and bars of a size and colour, every player loads its half second, and one plays."""
+    score_run(run_dir, config)
+    opened = Opened(browser, write_report(run_dir, config))
+    check_plots(opened.page, 4)
     opened.page.wait_for_function(
         "[...document.querySelectorAll('audio')].every(audio => audio.readyState >= 1 || audio.error)"
     )
@@ -81,6 +91,42 @@ def test_report_is_drawn_and_can_be_heard(browser: Any, run_dir: Path, config: R
     assert all(error is None and abs(seconds - 0.5) < 0.01 for seconds, error in players)
     opened.page.evaluate("document.querySelector('audio').play()")
     opened.page.wait_for_function("document.querySelector('audio').currentTime > 0.05")
+    opened.check()
+
+
+def test_overview_of_a_sweep_is_drawn(browser: Any, sweep: Path) -> None:
+    """A plot over alpha for each metric that was scored, the paper's line in it; all runs in the table."""
+    opened = Opened(browser, write_overview(read_points([sweep]), sweep, "Sweep"))
+    check_plots(opened.page, 3)
+    assert "dailytalk_alpha_0.4" in opened.page.inner_text("body")
+    opened.check()
+
+
+def test_results_of_an_experiment_are_drawn(browser: Any, tmp_path: Path) -> None:
+    """Our curve and the paper's, and the tables under them."""
+    experiment = Experiment.model_validate(
+        {
+            "title": "More data",
+            "source": "Figure 3",
+            "axis": "dialogues",
+            "metrics": ["bleu"],
+            "splits": ["test"],
+            "sizes": {"tiny": {"recipe": "smoke"}},
+            "rows": {f"{x}": {"x": x, "paper": {"bleu": x / 10}} for x in (5, 10, 20)},
+        }
+    )
+    outcomes = [
+        Outcome(
+            Planned(row, seed, tmp_path, "train.py", ()),
+            {"splits": {"test": {"partial": None, "metrics": {"bleu": {"value": int(row) / 100, "ci95": None}}}}},
+            "",
+        )
+        for row in experiment.rows
+        for seed in (0, 1)
+    ]
+    opened = Opened(browser, write_results(experiment, "tiny", outcomes, tmp_path, "figure"))
+    check_plots(opened.page, 1)
+    assert "Scores on test" in opened.page.inner_text("body")
     opened.check()
 
 

@@ -20,14 +20,16 @@ ROOT = Path(__file__).parents[2]
 USAGE = "What it does."
 
 
-@pytest.mark.parametrize("script", ["run_store.py", "run_dailytalk.py", "run_sharechatx.py"])
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "eval").glob("*.py")))
 def test_help_shows_an_example_and_is_light(script: str) -> None:
-    """Started as a script, from the root; nobody should wait for torch to be told how to call it."""
+    """Of every program, started as a script from the root; nobody should wait for torch to be told how to call it."""
     command = [sys.executable, "-X", "importtime", str(ROOT / "eval" / script), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
-    assert result.returncode == 0
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert result.returncode == 0, result.stderr[-500:]
+    assert "xample" in result.stdout
     assert f"python eval/{script} " in result.stdout
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage." in result.stdout
+    assert "Exit codes: 0 done, 1 " in result.stdout
+    assert "2 wrong usage." in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert not imported & {"torch", "transformers", "numpy", "nltk"}
 

@@ -13,41 +13,13 @@ import yaml
 from omnichat.config import load_config
 from omnichat.dialogue import DataError
 from omnichat.evaluation.score import score_run
-from omnichat.evaluation.sweep import note_point, read_points
+from omnichat.evaluation.sweep import read_points
 from omnichat.evaluation.sweep_page import OVERVIEW, OVERVIEW_TEXT, write_overview
 from omnichat.run_folder import SCORES
 from tests.evaluation.conftest import write_run
 from tests.evaluation.test_report import RESOURCES, read
 
 ROOT = Path(__file__).parents[2]
-STEPS = 400
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, answers: list[Any]) -> Path:
-    """Runs of DailyTalk at five alphas: two scored, one done, one stopped, one failed before it had a config."""
-    folder = tmp_path / "sweeps" / "dailytalk"
-    for alpha in (0.0, 0.2, 0.5, 1.0):
-        run = tmp_path / f"dailytalk_alpha_{alpha}"
-        run.mkdir()
-        changed = (f"data.alpha={alpha}", "evaluation.bootstrap=50", f"trainer.max_steps={STEPS}")
-        config = load_config("recipe=dailytalk", *changed, "trainer.warmup_steps=40")
-        write_run(run, answers, config)
-        drawn = {f"data/share/{unit}/synthetic": alpha + 0.01 for unit in ("dialogues", "seconds", "targets")}
-        with (run / "metrics.jsonl").open("a") as out:
-            out.write("\n" + json.dumps({"step": STEPS if alpha != 0.5 else 123, **drawn}) + "\n")
-        if alpha == 0.5:
-            lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if line.startswith("{")]
-            kept = [line for line in lines[:-1] if "401" not in line and json.loads(line)["step"] <= 123]
-            (run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
-        else:
-            (run / "checkpoints" / str(STEPS)).mkdir(parents=True)
-            (run / "checkpoints" / str(STEPS) / "manifest.json").write_text("{}")
-        if alpha in (0.0, 0.2):
-            score_run(run, config)
-        note_point(folder, run.name, run, changed[:1], 143 if alpha == 0.5 else 0)
-    note_point(folder, "dailytalk_alpha_0.4", tmp_path / "dailytalk_alpha_0.4", ["data.alpha=0.4"], 1)
-    return folder
 
 
 def test_every_run_has_its_row(sweep: Path) -> None:
