@@ -10,6 +10,7 @@ import yaml
 from omnichat.config import load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.moments import EVENTS, Moments
+from omnichat.evaluation import command
 from omnichat.evaluation.events import EVENTS_FILE, SCORES, by_event
 from omnichat.evaluation.events_command import main
 from omnichat.training.events import fit_events
@@ -84,6 +85,9 @@ def test_runs_that_cannot_be_scored(run: Path, store: Path, tmp_path: Path, caps
         assert str(experts) in said(1, f"run={run}")
     finally:
         (run / "gone").rename(experts)
+    arguments = [f"run={run}", f"store={store}", "stage=generate"]
+    assert command.main(arguments, "") == 1
+    assert "of a run of task=events; score it with eval/run_events.py" in capsys.readouterr().err
 
 
 def test_stores_that_cannot_be_scored(
