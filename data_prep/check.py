@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.arguments import at_least_one, command_line
 from data_prep.resumable import Task, digest, run_tasks, write_whole
 from omnichat.data.store_check import Found, Options, Part, check_part, parts_of, reasons, twice
 from omnichat.dialogue import DataError
@@ -119,27 +120,22 @@ def report(
 
 
 def _command_line() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m data_prep.check", description=__doc__, formatter_class=raw)
+    parser = command_line("data_prep.check", __doc__)
     parser.add_argument("store", type=Path, metavar="STORE", help="a store's folder, a split's folder, or a JSONL file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every fault and count to a JSON file too")
     decode = "decode all audio and compare sha256 (default); without it, headers and sizes only"
     parser.add_argument("--decode", action=argparse.BooleanOptionalAction, default=True, help=decode)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=_count, default=cores, metavar="N", help=f"processes ({cores}, the cores)")
+    parser.add_argument(
+        "--workers", type=at_least_one, default=cores, metavar="N", help=f"processes ({cores}, the cores)"
+    )
     lengths = "folder of a Llama-3 model: dialogues of more than --max-tokens are faults too"
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help=lengths)
     longest = "longest dialogue in tokens, without a system message"
-    parser.add_argument("--max-tokens", type=_count, metavar="N", help=longest)
+    parser.add_argument("--max-tokens", type=at_least_one, metavar="N", help=longest)
     heard = "what the model gets of a user turn, for --max-tokens (speech)"
     parser.add_argument("--input", choices=INPUTS, default="speech", help=heard)
     return parser
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
-    return count
 
 
 if __name__ == "__main__":

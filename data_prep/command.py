@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from data_prep.arguments import at_least_one, command_line
 from data_prep.convert import Settings, convert
 from data_prep.resumable import INTERRUPTED
 from omnichat.data.corpora.emotions import EmotionMap, emotion_map
@@ -35,7 +36,7 @@ def main(
         options: adds what only this reader takes.
     """
     mask_output()
-    parser = command_line(about, program, split, roles)
+    parser = reader_command_line(about, program, split, roles)
     if options is not None:
         options(parser)
     arguments = parser.parse_args()
@@ -47,10 +48,9 @@ def main(
     return run(chosen, arguments, settings)
 
 
-def command_line(about: str, program: str, split: str | None, roles: RolePolicy) -> argparse.ArgumentParser:
+def reader_command_line(about: str, program: str, split: str | None, roles: RolePolicy) -> argparse.ArgumentParser:
     """What every reader takes."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=f"python -m data_prep.{program}", description=about, formatter_class=raw)
+    parser = command_line(f"data_prep.{program}", about)
     parser.add_argument(
         "source", type=Path, metavar="SRC", help="the corpus as it was downloaded: a folder, .tar(.gz) or .zip"
     )
@@ -67,7 +67,9 @@ def command_line(about: str, program: str, split: str | None, roles: RolePolicy)
     form = "flac: lossless, small; bytes: files as they are; reference: paths, OUT must be above SRC (flac)"
     parser.add_argument("--audio", choices=AUDIO_FORMS, default="flac", help=form)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=_count, default=cores, metavar="N", help=f"processes ({cores}, the cores)")
+    parser.add_argument(
+        "--workers", type=at_least_one, default=cores, metavar="N", help=f"processes ({cores}, the cores)"
+    )
     parser.add_argument("--follow-links", action="store_true", help="links in SRC may lead out of it")
     parser.add_argument("--overwrite", action="store_true", help="replace another store in OUT")
     return parser
@@ -114,12 +116,6 @@ def _chosen(labels: EmotionMap | None, choices: list[str]) -> EmotionMap | None:
     if "" in pairs:
         raise DataError("unknown_emotion", "--emotion takes LABEL=EMOTION, e.g. curious=surprised")
     return labels.choosing({label: None if emotion == "none" else emotion for label, emotion in pairs.items()})
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
-    return count
 
 
 def _share(text: str) -> float:

@@ -6,7 +6,6 @@ example:
   python -m data_prep.export_store corpora/dailytalk exported/dailytalk --as jsonl
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from data_prep.arguments import command_line
 from omnichat.audio import file_bytes
 from omnichat.data.store import INFO_FILE, Store, read_info, write_store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
@@ -80,8 +80,7 @@ def _write(audio: AudioRef, stem: Path) -> Path:
 def main() -> int:
     """`python -m data_prep.export_store STORE OUT`."""
     mask_output()
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m data_prep.export_store", description=__doc__, formatter_class=raw)
+    parser = command_line("data_prep.export_store", __doc__)
     parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store, with store.json")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument(
@@ -91,7 +90,7 @@ def main() -> int:
     try:
         counts = export(arguments.store, arguments.out)
     except (DataError, OSError) as error:
-        print(f"export_store: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(f"{split}: {count:,} dialogues" for split, count in counts.items()))
     return 0

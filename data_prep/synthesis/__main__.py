@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_prep.arguments import at_least_one, command_line
 from omnichat.secrets import mask_output
 
 ABOUT = """\
@@ -47,9 +48,7 @@ CONFIGURED = ("plan", "run", "estimate", "pilot")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    main = argparse.ArgumentParser(
-        prog="python -m data_prep.synthesis", description=ABOUT, epilog=CODES, formatter_class=raw
-    )
+    main = command_line("data_prep.synthesis", ABOUT, CODES)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, about in HELP.items():
         epilog = f"example:\n  python -m data_prep.synthesis {EXAMPLES[name]}\n\n{CODES}"
@@ -74,9 +73,9 @@ def parser() -> argparse.ArgumentParser:
             what.add_argument("--decisions", type=Path, metavar="FILE", help="what the pilot's page saved")
             command.add_argument("--stage", metavar="S", help="of this stage only: scripts, speak or mix")
         if name == "estimate":
-            command.add_argument("--items", type=_count, default=20, metavar="N", help="scripts to make (20)")
+            command.add_argument("--items", type=at_least_one, default=20, metavar="N", help="scripts to make (20)")
         if name == "pilot":
-            command.add_argument("--dialogues", type=_count, default=50, metavar="N", help="to listen to (50)")
+            command.add_argument("--dialogues", type=at_least_one, default=50, metavar="N", help="to listen to (50)")
             command.add_argument("--embed", action="store_true", help="put the audio into the page")
     return main
 
@@ -89,12 +88,6 @@ def _recipes() -> str:
     }
     width = max(map(len, titles), default=0)
     return "recipes:\n" + "\n".join(f"  {name:<{width}}  {title}" for name, title in titles.items())
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

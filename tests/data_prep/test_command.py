@@ -73,7 +73,7 @@ def test_a_folder_without_the_corpus_fails_with_one_line(
         (("--emotion", "curious"), "--emotion takes LABEL=EMOTION"),
         (("--emotion", "curious=odd"), "an emotion is one of neutral, happy"),
         (("--roles", "first"), "invalid choice: 'first'"),
-        (("--workers", "0"), "at least 1"),
+        (("--workers", "0"), "not a whole number from 1 on"),
         (("--split", "../elsewhere"), "split '../elsewhere' names a folder"),
         (("--split", "splits"), "and not 'splits'"),
         (("--val", "1"), "below 1"),

@@ -73,4 +73,4 @@ def test_the_command_line_says_what_it_did(tmp_path: Path) -> None:
     command[3] = str(tmp_path / "nowhere")
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert failed.stderr.startswith(f"export_store: {tmp_path}/nowhere/store.json: no such file")
+    assert failed.stderr.startswith(f"error: {tmp_path}/nowhere/store.json: no such file")

@@ -6,7 +6,6 @@ example:
   python -m data_prep.synthesis.benchmarks --only mixing
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from importlib import import_module
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+from data_prep.arguments import command_line
 from data_prep.synthesis.benchmarks.figure import Figure
 
 NAMES = {  # each is a module here with `run(quick)`
@@ -26,12 +26,7 @@ NAMES = {  # each is a module here with `run(quick)`
 def main() -> int:
     """`python -m data_prep.synthesis.benchmarks`: 0 where every target is met, 1 where one is missed."""
     listed = "\n".join(f"  {name:<9}{about}" for name, about in NAMES.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.synthesis.benchmarks",
-        description=__doc__,
-        epilog=f"benchmarks:\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("data_prep.synthesis.benchmarks", __doc__, f"benchmarks:\n{listed}")
     parser.add_argument("--only", nargs="+", choices=list(NAMES), default=list(NAMES), metavar="NAME", help="run these")
     parser.add_argument("--quick", action="store_true", help="little work; targets are not judged")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from data_prep.arguments import command_line
 from data_prep.synthesis.mixing.captions import ClipRow, pools, read_captions, write_captions
 from data_prep.synthesis.mixing.folder import checked_wave, find_table, recordings, refuse_noncommercial
 from data_prep.synthesis.mixing.settings import ClipSettings
@@ -57,10 +58,7 @@ def scan(settings: ClipSettings, tagger: VoiceTagger | None = None) -> tuple[lis
 def main() -> int:
     """`python -m data_prep.synthesis.mixing.scan FOLDER`: 0 done, 1 where no clip may be heard, 2 wrong usage."""
     mask_output()
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.synthesis.mixing.scan", description=__doc__, formatter_class=raw
-    )
+    parser = command_line("data_prep.synthesis.mixing.scan", __doc__)
     defaults = ClipSettings()
     parser.add_argument("folder", metavar="FOLDER", help="of the recordings: .wav, .flac, .ogg, .mp3")
     parser.add_argument("--captions", default="", metavar="FILE", help="table, JSON or CSV (the only one in FOLDER)")

@@ -8,7 +8,6 @@ example:
   python -m data_prep.synthesis.mixing.tracks data/interact/store data/interact/tracks
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from data_prep.arguments import command_line
 from omnichat.audio import SAMPLE_RATE, load_audio
 from omnichat.data.corpora.interactspeech import INTERRUPT, RATE
 from omnichat.data.info import read_info
@@ -88,11 +88,7 @@ def write_store(store: Path, out: Path) -> dict[str, int]:
 def main() -> int:
     """`python -m data_prep.synthesis.mixing.tracks STORE OUT`: 0 done, 1 failed, 2 wrong usage."""
     mask_output()
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.synthesis.mixing.tracks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("data_prep.synthesis.mixing.tracks", __doc__)
     parser.add_argument("store", type=Path, metavar="STORE", help="store of the recipe `interact`")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write into")
     arguments = parser.parse_args()

@@ -5,7 +5,6 @@
 The paper has 521 topics made so (OmniChat, section 3). What is in OUT already is kept and added to.
 """
 
-import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.arguments import command_line
 from data_prep.synthesis.backends.chat import ChatSettings, make_chat
 from data_prep.synthesis.stage import Attempt, BackendError, Refused, Retry
 from data_prep.synthesis.writing.asking import Asker, Shape
@@ -65,11 +65,7 @@ async def invent_topics(asker: Asker, count: int, seed: int, known: Sequence[str
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command: 0 done, 1 failed or too few topics, 2 wrong usage."""
     mask_output()
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.synthesis.writing.invent",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("data_prep.synthesis.writing.invent", __doc__)
     parser.add_argument("count", type=int, metavar="N", help="how many topics OUT is to hold")
     parser.add_argument("out", type=Path, metavar="OUT", help="a text file, one topic a line")
     parser.add_argument("--model", required=True, help="what the server calls it")
