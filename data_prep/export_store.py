@@ -17,7 +17,8 @@ from rich.progress import track
 
 from data_prep.arguments import command_line
 from omnichat.audio import file_bytes
-from omnichat.data.store import INFO_FILE, Store, read_info, write_store
+from omnichat.data.info import INFO_FILE, read_info
+from omnichat.data.store import Store, write_store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
 from omnichat.secrets import mask_output
 

@@ -16,7 +16,7 @@ from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.session import Session
-from omnichat.prompt import Allowed, Prompt, Tokens
+from omnichat.prompt import IGNORE, NO_TARGET, Allowed, Prompt, Tokens
 from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import mask_output
 
@@ -52,6 +52,8 @@ def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
     Raises:
         CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why. Or its
             run did not learn to answer.
+        ConfigError: its config is none of this version's.
+        EncoderError, ValueError: the frozen weights are not where they were, or cannot be used.
     """
     start = load_checkpoint(find_checkpoint(Path(run_dir) / CHECKPOINTS, checkpoint))
     config = saved_config(start.state["config"], start.path / STATE)
@@ -135,8 +137,8 @@ class Chat:
 
         return Tokens(
             joined(tokens.ids, self._unread),
-            joined(tokens.labels, [-100] * len(self._unread)),
-            joined(tokens.kinds, [0] * len(self._unread)),
+            joined(tokens.labels, [IGNORE] * len(self._unread)),
+            joined(tokens.kinds, [NO_TARGET] * len(self._unread)),
             tuple(replace(slot, start=slot.start + shift) for slot in tokens.slots),
         )
 

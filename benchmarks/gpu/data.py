@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.rows import Rows, pad_rows
 from benchmarks.workload import WORDS, draw_dialogues, make_examples, system_prompt
-from omnichat.audio import PIECE, num_frames
+from omnichat.audio import PIECE
 from omnichat.batch import Example, PackedBatch, SharedPrefix, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.log_mel import log_mel
@@ -142,8 +142,3 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 def seconds_heard(step: Step) -> float:
     """Seconds of audio in a step."""
     return sum(step.live.num_samples) / 16_000
-
-
-def frames_heard(step: Step) -> int:
-    """Encoder frames of a step at the clips' own lengths."""
-    return sum(num_frames(samples) for samples in step.live.num_samples)

@@ -200,7 +200,7 @@ class DialogueDataset:
 
     def style_fields(self) -> tuple[str, ...]:
         """The style fields that some source which is drawn teaches; the others are unknown in all its dialogues."""
-        known = np.any([part.style_fields for part in self.scans.values()], axis=0)
+        known = np.any([part.style_fields for _, part in self.drawn_scans()], axis=0)
         return tuple(name for name, is_known in zip(STYLE_FIELDS, known, strict=True) if is_known)
 
     def fingerprint(self) -> str:

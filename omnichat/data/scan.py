@@ -61,8 +61,11 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     Args:
         store: the dialogues.
         prompt: renders them; its `max_tokens` is the limit.
-        overlong: whether a dialogue over the limit is a fault, loses its oldest rounds, or is left out and named.
+        overlong: whether a dialogue over the limit is a fault, loses its oldest turns, or is left out and named.
         decode: decode all audio too, which finds broken and non-finite samples behind a sound header.
+
+    Raises:
+        ValueError: `overlong` is none of `OVERLONG`.
     """
     if overlong not in OVERLONG:
         raise ValueError(f"overlong {overlong!r} is not one of {', '.join(OVERLONG)}")

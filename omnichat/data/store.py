@@ -17,8 +17,6 @@ from omnichat.dialogue import MAX_LINE, DataError, Dialogue, dialogue_from_json,
 # cache, 64 kB (fault_around_bytes) or a large folio; that came to 3 MB for a row.
 _READS_KEPT = 16
 
-__all__ = ["INFO_FILE", "Store", "StoreInfo", "read_info", "write_store"]
-
 
 class Store:
     """The dialogues of one split by row, read when asked for.

@@ -1,6 +1,6 @@
 """The whole model: frozen experts, Mix-Former, language model; from a packed batch to losses or replies.
 
-Shapes: A clips, S samples, N frames, W windows, K queries, T tokens, D width, E experts.
+Shapes: A clips (pieces of 30 s at most), S samples, N frames, W windows, K queries, T tokens, D width, E experts.
 """
 
 from collections.abc import Mapping, Sequence

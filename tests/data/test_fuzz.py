@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from omnichat.data.faults import audio_faults
+from omnichat.data.info import read_info
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.shards import finish_store, write_shard
-from omnichat.data.store import Store, read_info
+from omnichat.data.store import Store
 from omnichat.data.store_check import Options as CheckOptions
 from omnichat.data.store_check import check_part, fault_record, parts_of
 from omnichat.dialogue import DataError, Dialogue, dialogue_from_json, dialogue_to_json

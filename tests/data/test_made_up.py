@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from omnichat.data.info import read_info
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.scan import scan
-from omnichat.data.store import Store, read_info
+from omnichat.data.store import Store
 from omnichat.dialogue import STYLE_VALUES
 from omnichat.prompt import Prompt
 

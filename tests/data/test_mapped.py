@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from omnichat.audio import load_audio
-from omnichat.data.info import Shard
+from omnichat.data.info import Shard, read_info
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.mapped import MappedShard, verify_shard
 from omnichat.data.shards import finish_store, write_shard
-from omnichat.data.store import Store, read_info
+from omnichat.data.store import Store
 from omnichat.dialogue import DataError
 
 ROOT = Path(__file__).parents[2]

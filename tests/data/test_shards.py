@@ -13,10 +13,11 @@ import torch
 
 from omnichat.audio import load_audio
 from omnichat.data.dataset import StoreDataset
+from omnichat.data.info import read_info
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.module import StoreBatches, make_loader
 from omnichat.data.shards import finish_store, write_shard
-from omnichat.data.store import Store, read_info
+from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
 from omnichat.prompt import Prompt
 

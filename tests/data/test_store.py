@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from omnichat.data.store import Store, StoreInfo, read_info, write_store
+from omnichat.data.info import StoreInfo, read_info
+from omnichat.data.store import Store, write_store
 from omnichat.dialogue import DataError, Dialogue, Turn, read_dialogues
 
 DIALOGUE = Dialogue("d", (Turn("user", "hi"), Turn("assistant", "yes")))

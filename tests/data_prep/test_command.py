@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from omnichat.audio import load_audio
+from omnichat.data.info import read_info
 from omnichat.data.scan import scan
-from omnichat.data.store import Store, read_info
+from omnichat.data.store import Store
 from omnichat.prompt import Prompt
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,8 @@ from omnichat.audio import load_audio
 from omnichat.data import shards
 from omnichat.data.corpora.emotions import emotion_map
 from omnichat.data.corpora.reading import Choices
-from omnichat.data.store import Store, read_info
+from omnichat.data.info import read_info
+from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,10 @@ import soundfile
 
 from data_prep.export_store import export
 from omnichat.audio import load_audio
+from omnichat.data.info import read_info
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.shards import AudioForm, finish_store, write_shard
-from omnichat.data.store import Store, read_info
+from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
 
 ROOT = Path(__file__).parents[2]
