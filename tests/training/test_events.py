@@ -120,8 +120,12 @@ def test_the_folder_is_one_run_s(store: Path, whole: Path, tmp_path: Path, monke
         with pytest.raises(ConfigError, match=r"run_name: .* is in use by another run"):
             fit_events(config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    with pytest.raises(ConfigError, match=r"trainer.devices: 2; task=events trains in one process"):
-        fit_events(events_config(store, "trainer.devices=2"), tmp_path)
+    for given in ("trainer.devices=2", "trainer.strategy=ddp", "trainer.compile=true"):
+        with pytest.raises(ConfigError, match=rf"{given.partition('=')[0]}: .*; task=events trains in one process"):
+            fit_events(events_config(store, given), tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"trainer.accelerator: gpu, but there is none"):
+            fit_events(events_config(store, "trainer.accelerator=gpu"), tmp_path)
     with pytest.raises(ConfigError, match="seed: 0 there, 1 here"):
         fit_events(events_config(store, "trainer.max_steps=5", "seed=1"), whole)
     monkeypatch.setenv("RANK", "1")
