@@ -3,6 +3,8 @@
 import importlib
 import pickle
 import pkgutil
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,11 +35,17 @@ def corpus_of(name: str) -> Corpus:
     return corpus
 
 
+def parts_of(corpus: Corpus) -> dict[str, object]:
+    """Its fields; functions with arguments, which Python never calls equal, as what they are made of."""
+    values = {field.name: getattr(corpus, field.name) for field in fields(corpus)}
+    return {k: (v.func, v.args, v.keywords) if isinstance(v, partial) else v for k, v in values.items()}
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_readers_go_to_other_processes(name: str) -> None:
     """A conversion sends them there."""
     corpus = corpus_of(name)
-    assert pickle.loads(pickle.dumps(corpus)) == corpus
+    assert parts_of(pickle.loads(pickle.dumps(corpus))) == parts_of(corpus)
     assert pickle.loads(pickle.dumps(leave_out(3))).parts.keywords == {"test_session": 3}
 
 
