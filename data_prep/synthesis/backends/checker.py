@@ -1,7 +1,7 @@
 """What the checkers of recordings share: settings, the model they listen with, and how it is loaded."""
 
 import asyncio
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -56,17 +56,26 @@ class Checker(ABC, Generic[Settings]):
                 raise BackendError(f"{path}: cannot be read ({error}); correct the section gates") from None
         return found | {"model": path.name}
 
+    @abstractmethod
     async def open(self) -> None:
         """Load the model, or connect to it.
 
         Raises:
             BackendError: there is none, or no package for it.
         """
-        await asyncio.to_thread(self._load)
-
-    def _load(self) -> None:
-        raise NotImplementedError("a checker has _load, or an open of its own")
 
     async def close(self) -> None:
         """End what `open` started."""
         return None
+
+
+class Loaded(ABC):
+    """A checker that listens with a model of this machine; stands before the kind of checker among its bases."""
+
+    async def open(self) -> None:
+        """See `Checker.open`."""
+        await asyncio.to_thread(self._load)
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Load the model and what it needs, as `open` says."""

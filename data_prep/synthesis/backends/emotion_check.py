@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from data_prep.synthesis.backends.checker import Checker
+from data_prep.synthesis.backends.checker import Checker, Loaded
 from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
 from data_prep.synthesis.backends.recognise import wav_bytes
 from data_prep.synthesis.contracts import Contract
@@ -96,7 +96,7 @@ class HttpEmotionCheck(EmotionCheck):
         return known(found)
 
 
-class Emotion2vecCheck(EmotionCheck):
+class Emotion2vecCheck(Loaded, EmotionCheck):
     """emotion2vec+ as FunASR classifies with it: the mean of the frames through its last layer, and a softmax."""
 
     def _load(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from data_prep.synthesis.backends.checker import Checker
+from data_prep.synthesis.backends.checker import Checker, Loaded
 from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError, Retry
@@ -107,7 +107,7 @@ class HttpRecogniser(Recogniser):
             raise Retry("asr_http", f"recognition server: not a transcription: {text}") from None
 
 
-class WhisperRecogniser(Recogniser):
+class WhisperRecogniser(Loaded, Recogniser):
     """A Whisper checkpoint in transformers, greedy; clips beyond 30 s in pieces."""
 
     def _load(self) -> None:
@@ -129,7 +129,7 @@ class WhisperRecogniser(Recogniser):
         return " ".join(said).strip()
 
 
-class Pocketsphinx(Recogniser):
+class Pocketsphinx(Loaded, Recogniser):
     """CMU's recogniser with the model that comes with it: free words, and how well the right words fit the sound."""
 
     def _load(self) -> None:

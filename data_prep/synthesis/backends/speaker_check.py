@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_prep.synthesis.backends.checker import Checker
+from data_prep.synthesis.backends.checker import Checker, Loaded
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError
 from omnichat.audio import SAMPLE_RATE
@@ -59,7 +59,7 @@ class SpeakerCheck(Checker[SpeakerSettings]):
         return float(found @ wanted) / lengths if lengths > 0 else 0.0
 
 
-class XVectorCheck(SpeakerCheck):
+class XVectorCheck(Loaded, SpeakerCheck):
     """Models of transformers with an x-vector head, as microsoft/wavlm-base-plus-sv."""
 
     def _load(self) -> None:
@@ -89,7 +89,7 @@ class XVectorCheck(SpeakerCheck):
         return vector
 
 
-class PyannoteCheck(SpeakerCheck):
+class PyannoteCheck(Loaded, SpeakerCheck):
     """Embedding models of pyannote.audio; their weights are gated by their publisher's form."""
 
     def _load(self) -> None:
