@@ -125,6 +125,7 @@ class Prompt:
                 "mark them special in tokenizer.json, so that data cannot forge a turn"
             )
         self._fixed: dict[str, list[int]] = {}
+        self._forms: dict[frozenset[str], list[tuple[list[list[int]], bool]]] = {}
 
     @property
     def stop_id(self) -> int:
@@ -197,12 +198,14 @@ class Prompt:
             written: the reply so far.
             taught: the style fields that were targets in training.
         """
-        levels = [
-            ([self._style_piece(number, value) for value in values], name in taught)
-            for number, name in enumerate(STYLE_FIELDS)
-            for values in [STYLE_VALUES[name] if name in taught else (UNKNOWN,)]
-        ]
-        return _following(written, [*levels, ([self._piece("):")], True)])
+        rest = list(written)
+        for pieces, is_taught in self._form(frozenset(taught)):
+            done = next((piece for piece in pieces if rest[: len(piece)] == piece), None)
+            if done is None:
+                ids = frozenset(piece[len(rest)] for piece in pieces if piece[: len(rest)] == rest)
+                return Allowed(ids, is_taught) if ids else None
+            rest = rest[len(done) :]  # no style value begins another, so no other piece fits
+        return None
 
     def show(self, tokens: Tokens, colour: bool = False) -> str:
         """The rendered dialogue for human eyes: «style targets», ⟦content targets⟧, [audio slots]."""
@@ -233,6 +236,14 @@ class Prompt:
 
     def _style_piece(self, number: int, value: str) -> list[int]:
         return self._piece((", " if number else "(") + value)
+
+    def _form(self, taught: frozenset[str]) -> list[tuple[list[list[int]], bool]]:
+        """What a reply's style is made of, in turn: the pieces of which one is written, and whether they are taught."""
+        if taught not in self._forms:
+            values = [(STYLE_VALUES[name], True) if name in taught else ((UNKNOWN,), False) for name in STYLE_FIELDS]
+            fields = [([self._style_piece(n, value) for value in own], known) for n, (own, known) in enumerate(values)]
+            self._forms[taught] = [*fields, ([self._piece("):")], True)]
+        return self._forms[taught]
 
     def _header(self, role: str) -> list[int]:
         return [self._special[HEADER], *self._piece(role), self._special[END_HEADER], *self._piece("\n\n")]
@@ -266,19 +277,6 @@ class Prompt:
             out.add(self._style_piece(number, known.get(name, UNKNOWN)), STYLE_TARGET if taught else NO_TARGET)
             out.style_fields |= {name} if taught else set()
         out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
-
-
-def _following(written: Sequence[int], levels: Sequence[tuple[Sequence[list[int]], bool]]) -> Allowed | None:
-    """What may follow where each level is one of its pieces; None past the last level, or where nothing fits."""
-    if not levels:
-        return None
-    (pieces, taught), ids = levels[0], set[int]()
-    for piece in pieces:
-        if list(written[: len(piece)]) == piece:  # the only one that fits: no style value begins another
-            return _following(written[len(piece) :], levels[1:])
-        if piece[: len(written)] == list(written):
-            ids.add(piece[len(written)])
-    return Allowed(frozenset(ids), taught) if ids else None
 
 
 def parse_reply(text: str) -> Reply:
