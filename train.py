@@ -17,13 +17,11 @@ from typing import Any
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from omnichat.config import ConfigError, check, validate
-from omnichat.recipes import CONF_DIR, compose, force, read_overrides, register_recipes
+from omnichat.config import ConfigError, checked, validate
+from omnichat.recipes import CONF_DIR, compose, read_overrides, register_recipes
 from omnichat.requirements import missing
 from omnichat.schema import RunConfig
 from omnichat.secrets import mask_output
@@ -149,18 +147,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
 
 def faults_of(overrides: Sequence[str]) -> list[str]:
     """What is wrong with the config that these overrides make, and what it asks for that is not there."""
-    first = None
-    try:
-        cfg = compose(*overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        first = " ".join(str(error).split())
-        try:  # Hydra stops at the first unknown key; the schema names all of them
-            cfg = compose(*map(force, overrides))
-        except (HydraException, OmegaConfBaseException):
-            return [first]
-    config, faults = check(cfg)
-    if first is not None:
-        return faults or [first]
+    config, faults = checked(overrides)
     return faults + (missing(config) if config is not None else [])
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from omnichat.recipes import compose, did_you_mean
+from omnichat.recipes import compose, did_you_mean, force
 from omnichat.schema import DataConfig, RunConfig, Section, SourceConfig, TrainerConfig
 
 # What pydantic adds to the place of a fault where a key may be of several types.
@@ -40,6 +41,21 @@ def load_config(*overrides: str) -> RunConfig:
         ConfigError: see `validate`.
     """
     return validate(compose(*overrides))
+
+
+def checked(overrides: Sequence[str]) -> tuple[RunConfig | None, list[str]]:
+    """The config that overrides make, and all faults of both; None where an override cannot be applied."""
+    first = None
+    try:
+        cfg = compose(*overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        first = " ".join(str(error).split())
+        try:  # Hydra stops at the first unknown key; the schema names all of them
+            cfg = compose(*map(force, overrides))
+        except (HydraException, OmegaConfBaseException):
+            return None, [first]
+    config, faults = check(cfg)
+    return (config, faults) if first is None else (None, faults or [first])
 
 
 def validate(cfg: DictConfig) -> RunConfig:

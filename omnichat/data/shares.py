@@ -1,6 +1,6 @@
 """What a run was given of each source: its share of the dialogues, of the audio heard, and of what is learnt."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 UNITS = {"dialogues": "dialogues", "seconds": "seconds heard", "targets": "target tokens"}
@@ -53,6 +53,13 @@ class Shares:
     def text(self) -> str:
         """A line for each source."""
         return "\n".join(describe(name, self.metrics()) for name in self.sizes)
+
+
+def synthetic_share(steps: Sequence[Mapping[str, float]], unit: str) -> float | None:
+    """The synthetic share of what a run of two sources drew, from the metrics of its steps; None where none has it."""
+    keys = [f"data/share/{unit}/{name}" for name in ("synthetic", "real")]
+    last = next((record for record in reversed(steps) if any(key in record for key in keys)), None)
+    return None if last is None else last.get(keys[0], 0.0)
 
 
 def describe(name: str, metrics: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from omnichat.config import ConfigError, RunConfig, saved_config
+from omnichat.data.shares import synthetic_share
 from omnichat.dialogue import DataError
 from omnichat.evaluation.replies import replace_file
 from omnichat.evaluation.report import read_scores
@@ -75,9 +76,7 @@ class Point:
 
     def realised(self, unit: str) -> float | None:
         """The synthetic share of what was drawn, by dialogues, seconds heard or target tokens."""
-        keys = [f"data/share/{unit}/{name}" for name in ("synthetic", "real")]
-        last = next((record for record in reversed(self.steps) if any(key in record for key in keys)), None)
-        return None if last is None else last.get(keys[0], 0.0)
+        return synthetic_share(self.steps, unit)
 
     def final(self, key: str) -> float | None:
         """The mean of a metric over the last steps that have it; of a held-out one the last."""

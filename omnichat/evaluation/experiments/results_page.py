@@ -14,9 +14,7 @@ from omnichat.evaluation.figures import COLOURS
 from omnichat.evaluation.measure import RATINGS, TITLES
 from omnichat.evaluation.page import page, panel, section
 from omnichat.evaluation.replies import replace_file
-from omnichat.evaluation.sweep import read_points
 from omnichat.evaluation.sweep_page import Grid
-from omnichat.run_folder import METRICS
 from omnichat.secrets import masked
 
 
@@ -40,13 +38,16 @@ def write_results(experiment: Experiment, size: str, outcomes: Sequence[Outcome]
     ]
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / f"{name}.html", masked(page(experiment.title, body)).encode())
-    replace_file(out / f"{name}.md", masked(results_text(experiment, size, outcomes)).encode())
+    replace_file(out / f"{name}.md", masked(_text(experiment, size, outcomes, grids)).encode())
     return out / f"{name}.html"
 
 
 def results_text(experiment: Experiment, size: str, outcomes: Sequence[Outcome]) -> str:
     """The page without its plots, as Markdown."""
-    grids = result_grids(experiment, size, outcomes)
+    return _text(experiment, size, outcomes, result_grids(experiment, size, outcomes))
+
+
+def _text(experiment: Experiment, size: str, outcomes: Sequence[Outcome], grids: Sequence[Grid]) -> str:
     parts = [f"# {experiment.title}", _lead(experiment, size, outcomes), *(grid.markdown() for grid in grids)]
     return "\n\n".join(parts) + "\n"
 
@@ -124,11 +125,8 @@ def _shares(experiment: Experiment, size: str, outcomes: Sequence[Outcome]) -> l
     """How much of what the rows drew was synthetic; no table where nothing was mixed."""
     drawn: dict[str, dict[str, list[float]]] = {}
     for outcome in outcomes:
-        if outcome.scores is not None and (outcome.planned.folder / METRICS).is_file():
-            (point,) = read_points([outcome.planned.folder])
-            for unit in UNITS:
-                if (share := point.realised(unit)) is not None:
-                    drawn.setdefault(outcome.planned.row, {}).setdefault(unit, []).append(share)
+        for unit, share in outcome.shares.items():
+            drawn.setdefault(outcome.planned.row, {}).setdefault(unit, []).append(share)
     if all(share == 1 for units in drawn.values() for shares in units.values() for share in shares):
         return []
     rows = []

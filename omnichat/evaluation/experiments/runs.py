@@ -7,20 +7,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from omnichat.config import ConfigError, load_config
+from omnichat.config import ConfigError, checked
+from omnichat.data.shares import UNITS, synthetic_share
 from omnichat.data.store import Store
 from omnichat.evaluation.experiments.definition import DefinitionError, Experiment, Row
 from omnichat.evaluation.replies import replace_file
-from omnichat.evaluation.score import SCORES
-from omnichat.recipes import ROOT, did_you_mean, force, locate
+from omnichat.recipes import ROOT, did_you_mean, locate
+from omnichat.run_folder import SCORES, read_metrics
 from omnichat.schema import RunConfig
 
 TRAINING, BASELINE = "train.py", "eval/baseline.py"
@@ -55,11 +55,16 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that was made: its scores, or why there are none."""
+    """A run that was made: its scores, or why there are none.
+
+    Attributes:
+        shares: how much of what it drew was synthetic, by each unit of `UNITS` that it wrote down.
+    """
 
     planned: Planned
     scores: dict[str, Any] | None
     fault: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan(
@@ -93,33 +98,30 @@ def plan(
                 *extra,
                 f"seed={seed}",
             ]
-            if row.init_from is not None:
-                overrides.append(f"init_from={folders[row.init_from]}")
-            config = _config(name, overrides)
+            after = None if row.init_from is None else folders[row.init_from]
+            if after is not None:
+                overrides.append(f"init_from={after}")
+            config, faults = checked(overrides)
+            if config is None or faults:
+                raise ConfigError([f"row {name!r}: {fault}" for fault in faults])
             if row.baseline is not None:
                 planned = _baseline(name, seed, row, config, experiment.splits, out, states)
             else:
-                planned = _training(name, seed, common.recipe, config, overrides, out, states)
-                if row.init_from is not None:
-                    planned = replace(planned, after=folders[row.init_from])
+                planned = _training(name, seed, common.recipe, config, overrides, after, out, states)
             folders[name] = planned.folder
             runs.append(planned)
     return runs
 
 
-def _config(row: str, overrides: Sequence[str]) -> RunConfig:
-    try:
-        try:
-            return load_config(*overrides)
-        except HydraException:  # it stops at the first unknown key; the schema names all, with what is nearest
-            return load_config(*map(force, overrides))
-    except (ConfigError, HydraException) as error:
-        faults = error.faults if isinstance(error, ConfigError) else [" ".join(str(error).split())]
-        raise ConfigError([f"row {row!r}: {fault}" for fault in faults]) from None
-
-
 def _training(
-    row: str, seed: int, recipe: str, config: RunConfig, overrides: Sequence[str], out: Path, states: "_States"
+    row: str,
+    seed: int,
+    recipe: str,
+    config: RunConfig,
+    overrides: Sequence[str],
+    after: Path | None,
+    out: Path,
+    states: "_States",
 ) -> Planned:
     values = {key: value for key, value in config.model_dump(mode="json").items() if key not in NO_PART}
     del values["evaluation"]["batch_size"]  # replies are the same in batches of any size
@@ -129,7 +131,7 @@ def _training(
     values["stores"] = {path: states[path] for path in paths if path is not None}
     folder = out / f"{recipe}-{_hash(values)}"
     own = (f"run_name={folder.name}", f"hydra.run.dir={folder.resolve()}")
-    return Planned(row, seed, folder, TRAINING, (*overrides, *own))
+    return Planned(row, seed, folder, TRAINING, (*overrides, *own), after)
 
 
 def _baseline(
@@ -218,7 +220,9 @@ def run_all(
 def read_outcome(planned: Planned, splits: Sequence[str], fault: str = "") -> Outcome:
     """What lies in a run's folder; nothing is made."""
     scores = None if fault else _scored(planned, splits)
-    return Outcome(planned, scores, fault or ("" if scores else "not made"))
+    steps = read_metrics(planned.folder) if scores else []
+    shares = {unit: share for unit in UNITS if (share := synthetic_share(steps, unit)) is not None}
+    return Outcome(planned, scores, fault or ("" if scores else "not made"), shares)
 
 
 def _scored(planned: Planned, splits: Sequence[str]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from omnichat.data.shares import UNITS
 from omnichat.evaluation.experiments.definition import Experiment
 from omnichat.evaluation.experiments.results import STUDENT, decide, over_seeds, value_of
 from omnichat.evaluation.experiments.results_page import all_results, results_text
-from omnichat.evaluation.experiments.runs import Outcome, Planned
+from omnichat.evaluation.experiments.runs import Outcome, Planned, read_outcome
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -102,10 +102,11 @@ def test_the_page_says_all(capsys: pytest.CaptureFixture[str]) -> None:
 def mixed_run(folder: Path, synthetic: float) -> Outcome:
     """A run that drew from two sources, by what training writes down."""
     folder.mkdir()
-    (folder / "config.yaml").write_text("")
+    made = outcome("a", int(folder.name), 0.5)
+    (folder / "scores.json").write_text(json.dumps(made.scores))
     shares = {f"data/share/{unit}/synthetic": synthetic for unit in UNITS}
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **shares}) + "\n")
-    return replace(outcome("a", int(folder.name), 0.5), planned=Planned("a", int(folder.name), folder, "train.py", ()))
+    return read_outcome(replace(made.planned, folder=folder), ["test"])
 
 
 def test_the_realised_share_stands_beside_the_scores(tmp_path: Path) -> None:
