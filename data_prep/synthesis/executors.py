@@ -49,9 +49,14 @@ class Executor(ABC):
         self.pending = 0  # submitted, and not yet collected
 
     @property
+    def capacity(self) -> int:
+        """Tasks that keep the workers busy: twice what they do at a time, so that none waits for the next."""
+        return 2 * self.job.workers * self.job.stage.concurrency
+
+    @property
     def room(self) -> int:
-        """How many more tasks keep the workers busy: twice what they do at a time, so that none waits for the next."""
-        return max(0, 2 * self.job.workers * self.job.stage.concurrency - self.pending)
+        """How many more tasks are taken."""
+        return max(0, self.capacity - self.pending)
 
     @abstractmethod
     def __enter__(self) -> "Executor": ...

@@ -13,7 +13,7 @@ from data_prep.synthesis.serve import StageFailed
 from data_prep.synthesis.work import Outcome
 
 POLL = 0.25  # seconds; how soon it is seen that another driver has finished
-COMMIT_EVERY = 0.1  # seconds: what is in hand for longer would have to be made again after a kill
+COMMIT_EVERY = 0.1  # seconds: outcomes are written down at least as often, and whenever `capacity` of them wait
 
 
 class DiskFull(RuntimeError):
@@ -95,20 +95,25 @@ def unfinished(counts: dict[str, int]) -> int:
 def _drive(
     ledger: Ledger, lease: Lease, executor: Executor, tally: Tally, progress: Callable[[dict[str, int]], None]
 ) -> None:
-    """Keep the executor busy until there is nothing to claim and all that was claimed is written down."""
+    """Keep the executor busy until there is nothing to claim and all that was claimed is written down.
+
+    Fewer than twice the executor's capacity are in hand or not yet written down at any time, however slow the disk: so
+    many are made again where this process is killed.
+    """
     stage = executor.job.stage.name
     outcomes: list[Outcome] = []
     written = shown = time.monotonic()
     more = True
     while more or executor.pending or outcomes:
         # Half of the room at least, so that a claim, which is a transaction, takes several items.
-        if more and executor.room * 2 >= executor.room + executor.pending and executor.room:
+        if more and executor.room * 2 >= executor.capacity:
             tasks = ledger.claim(stage, lease.name, executor.room)
             more = bool(tasks)
             executor.submit(tasks)
         outcomes += executor.collect(COMMIT_EVERY if executor.pending else 0)
         now = time.monotonic()
-        if outcomes and (now - written >= COMMIT_EVERY or not (more or executor.pending)):
+        due = now - written >= COMMIT_EVERY or len(outcomes) >= executor.capacity or not (more or executor.pending)
+        if outcomes and due:
             _write(ledger, lease, outcomes, tally)
             more = more or any(outcome.status == "lost" for outcome in outcomes)
             outcomes, written = [], now
