@@ -44,13 +44,13 @@ async def _serve(connection: Connection, stage: Stage[Any, Any], seed: int, blob
     try:
         await opened(stage)
     except StageFailed as error:
-        connection.send(str(error))
+        _send(connection, str(error))
         connection.close()
         return
     name = f"{socket.gethostname()}-{os.getpid()}"
     tasks: asyncio.Queue[Task | None] = asyncio.Queue()
     _read_in_thread(connection, tasks)
-    connection.send(READY)
+    _send(connection, READY)
     places = asyncio.Semaphore(stage.concurrency)
     running: set[asyncio.Task[None]] = set()
 
@@ -90,8 +90,8 @@ def _read_in_thread(connection: Connection, tasks: "asyncio.Queue[Task | None]")
     threading.Thread(target=read, daemon=True, name="tasks").start()
 
 
-def _send(connection: Connection, outcome: Outcome) -> None:
+def _send(connection: Connection, message: Outcome | str) -> None:
     try:
-        connection.send(outcome)
+        connection.send(message)
     except OSError:
-        os._exit(1)
+        os._exit(1)  # the driver is gone

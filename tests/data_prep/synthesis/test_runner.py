@@ -1,5 +1,6 @@
 """Items through drivers that are killed, workers that die, disks that fill."""
 
+import multiprocessing
 import random
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from data_prep.synthesis.executors import Executor, Inline, Job, Local
 from data_prep.synthesis.leases import Lease
 from data_prep.synthesis.ledger import LEDGER_FILE, Ledger
 from data_prep.synthesis.runner import DiskFull, run_stage
-from data_prep.synthesis.serve import StageFailed
+from data_prep.synthesis.serve import StageFailed, serve
 from tests.data_prep.synthesis.stages import Sing, Sung, Word, items, results
 
 KINDS: dict[str, type[Executor]] = {"inline": Inline, "local": Local}
@@ -78,6 +79,20 @@ def test_a_stage_that_cannot_open_says_so(tmp_path: Path) -> None:
             drive(tmp_path, Sing(tmp_path / "calls", key="no engine"), [Word(text="a")], kind)
     with Ledger(tmp_path / LEDGER_FILE) as ledger:
         assert ledger.counts("sing")["pending"] == 1
+
+
+@pytest.mark.parametrize("key", ["a", "no engine"])
+def test_a_worker_whose_driver_is_gone_ends_quietly(key: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A driver that is shot while its workers start must not leave a traceback of each."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    ours.close()
+    worker = context.Process(target=serve, args=(theirs, Sing(tmp_path / "calls", key=key), 7, tmp_path / "blobs"))
+    worker.start()
+    theirs.close()
+    worker.join(60)
+    assert worker.exitcode == 1
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["inline", "local"])
