@@ -82,7 +82,9 @@ def test_a_stage_that_cannot_open_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "no engine"])
-def test_a_worker_whose_driver_is_gone_ends_quietly(key: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_whose_driver_is_gone_ends_quietly(
+    key: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A driver that is shot while its workers start must not leave a traceback of each."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
