@@ -216,10 +216,13 @@ def best(folder: Path | str) -> tuple[Path, float] | None:
     return (path, value) if (path / MANIFEST).is_file() else None
 
 
-def purge(folder: Path | str, keep: int) -> list[Path]:
+def purge(folder: Path | str, keep: int, saved: int) -> list[Path]:
     """Delete all but the newest `keep` checkpoints and the best; sweep what a crash left half written.
 
-    To be called right after a save, so that the newest is valid.
+    Args:
+        folder: of the checkpoints.
+        keep: how many; 0 for all.
+        saved: the step that has just been saved. Later ones, which the run could not go on from, neither count nor go.
     """
     folder, noted = Path(folder), best(folder)
     kept = {noted[0]} if noted is not None else set()
@@ -228,7 +231,8 @@ def purge(folder: Path | str, keep: int) -> list[Path]:
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
-    old = [path for path in list_checkpoints(folder)[:-keep] if path not in kept] if keep > 0 else []
+    up_to = [path for path in list_checkpoints(folder) if int(path.name) <= saved]
+    old = [path for path in up_to[:-keep] if path not in kept] if keep > 0 else []
     for path in old:
         # Without its manifest a folder is no checkpoint, so a crash half way through deletes it logically at once.
         (path / MANIFEST).unlink(missing_ok=True)

@@ -30,3 +30,10 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
         if isinstance(record, dict) and "step" in record:
             steps.append(record)
     return steps
+
+
+def lacks_validation(run_dir: Path, step: int) -> bool:
+    """Whether the run saved this step, and `metrics.jsonl` does not tell how a validation after it went."""
+    records = (record for record in read_metrics(run_dir) if record["step"] == step)
+    told = any(key.startswith("validation/") for record in records for key in record)
+    return has_checkpoint(run_dir, step) and not told

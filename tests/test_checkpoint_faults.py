@@ -76,7 +76,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_the_last_checkpoint(
             assert os.listdir(elsewhere) == [], kills
         assert kills >= 12  # every write, flush and rename
         assert seen == {1, 2}  # 2 where only the flush of the parent folder was yet to come
-        purge(tmp_path, keep=5)
+        purge(tmp_path, keep=5, saved=2)
         assert sorted(os.listdir(tmp_path)) == ["1", "2"]
     finally:
         os.rmdir(elsewhere)

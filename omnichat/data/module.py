@@ -4,6 +4,7 @@ The position in the data is the step alone (`omnichat.data.steps`). Lightning's 
 repeats and loses samples.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -115,7 +116,17 @@ def make_loader(batches: StepBatches | StoreBatches, numbers: range, num_workers
         num_workers=num_workers,
         collate_fn=_same,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_outlive_signals,
     )
+
+
+def _outlive_signals(worker: int) -> None:
+    """Leave an orderly stop to the process that trains: schedulers and Ctrl-C signal the workers too, at once.
+
+    One that died of it would end the run with an error, before the save. It ends by itself when that process does.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Caught:

@@ -1,6 +1,7 @@
 """What happens around a step: metrics, progress, checkpoints, an orderly stop."""
 
 import sys
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omnichat.batch import PackedBatch
 from omnichat.checkpoint import Checkpoint, trainable
+from omnichat.run_folder import lacks_validation
 from omnichat.training.engines import scatter
 from omnichat.training.module import OmniChatModule, StepSums
 from omnichat.training.ranks import is_first
@@ -57,6 +59,10 @@ class StepMetrics(pl.Callback):
                 self._write(trainer, pl_module)
         self._waiting_since = perf_counter()
 
+    def before_save(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
+        """Steps that a checkpoint holds are not trained again: a kill after it must not cost their lines."""
+        self._write(trainer, module, shown=False)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show what was found; validation is neither waiting nor training."""
         found = {
@@ -72,13 +78,13 @@ class StepMetrics(pl.Callback):
         assert isinstance(pl_module, OmniChatModule)
         self._write(trainer, pl_module)
 
-    def _write(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
+    def _write(self, trainer: pl.Trainer, module: OmniChatModule, shown: bool = True) -> None:
         metrics: dict[str, float] = {}
         for step, sums in self._unwritten:
-            metrics = module.step_metrics(sums, in_parts=step == self._unwritten[-1][0])
+            metrics = module.step_metrics(sums, in_parts=shown and step == self._unwritten[-1][0])
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=step)
-        if self._unwritten:
+        if self._unwritten and shown:
             self.progress.show(self._unwritten[-1][0], metrics)
         self._unwritten = []
 
@@ -144,16 +150,39 @@ class RestoreEngine(pl.Callback):
         scatter(trainer, trainable(pl_module.model), self.start.weights(), moments)
 
 
+class OverdueValidation(pl.Callback):
+    """Validates first where a stop or a kill came between a step and its validation: the curve has no gap, and a best
+    step is not missed.
+
+    Args:
+        run_dir: of the run.
+        every: steps between validations.
+    """
+
+    def __init__(self, run_dir: Path, every: int) -> None:
+        self.run_dir, self.every = run_dir, every
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All ranks, or none: the first has the record."""
+        step = trainer.global_step
+        overdue = trainer.is_global_zero and step % self.every == 0 and lacks_validation(self.run_dir, step)
+        if trainer.enable_validation and trainer.strategy.broadcast(overdue):
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+
 class Checkpointer(pl.Callback):
     """Saves at every `save_every`-th step and at the end, and at once when the run is asked to stop.
 
     A step with the lowest held-out loss so far is saved too, and kept.
     """
 
-    def __init__(self, save_every: int, save: CheckpointWriter, stop: StopRequest) -> None:
+    def __init__(self, save_every: int, save: CheckpointWriter, stop: StopRequest, metrics: StepMetrics) -> None:
         self.save_every = save_every
         self.save = save
         self.stop = stop
+        self.metrics = metrics
         self._saved = -1
         self._best = save.best_value()
 
@@ -173,11 +202,11 @@ class Checkpointer(pl.Callback):
         due = (self.save_every > 0 and step % self.save_every == 0) or step == trainer.max_steps
         asked = self.stop.agreed()
         if due or asked:
-            assert isinstance(pl_module, OmniChatModule)
-            self.save(trainer, pl_module)
-            self._saved = step
+            self._save(trainer, pl_module)
         if asked:
             trainer.should_stop = True
+            # Lightning would validate before it stops, and whoever asked gives no minutes for that.
+            trainer.limit_val_batches = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the best. All ranks have the same loss, so that all of them save."""
@@ -186,8 +215,12 @@ class Checkpointer(pl.Callback):
             return
         self._best = float(found)
         if trainer.global_step != self._saved:
-            assert isinstance(pl_module, OmniChatModule)
-            self.save(trainer, pl_module)
-            self._saved = trainer.global_step
+            self._save(trainer, pl_module)
         if trainer.is_global_zero:
             self.save.note_best(trainer.global_step, BEST_BY, self._best)
+
+    def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, OmniChatModule)
+        self.metrics.before_save(trainer, module)
+        self.save(trainer, module)
+        self._saved = trainer.global_step

@@ -22,7 +22,7 @@ from omnichat.data.moments import CLIP, EVENTS, Moments
 from omnichat.metrics.emotion import macro_f1
 from omnichat.models.events import EventModel
 from omnichat.recipes import locate
-from omnichat.run_folder import CHECKPOINTS
+from omnichat.run_folder import CHECKPOINTS, lacks_validation
 from omnichat.training.callbacks import BEST_BY, ProgressLine
 from omnichat.training.guard import Place, SkippedSteps, explained, gradient_norm
 from omnichat.training.heard import Heard, classify, likeliest
@@ -58,7 +58,7 @@ def fit_events(config: RunConfig, run_dir: Path | str) -> int:
             print(f"{name}: {len(moments):,} moments, {_shares(moments)}", flush=True)
         sizes = [len(sources[name]) if name in sources else 0 for name in weights]
         mixture = Mixture(sizes, list(weights.values()), config.seed)
-        check_stream(config, folder.start, mixture.fingerprint())
+        check_stream(folder.start, run_dir / CHECKPOINTS, mixture.fingerprint())
         torch.manual_seed(config.seed)
         model = build.build_event_model(config, len(EVENTS), CLIP)
         heard = {name: Heard(model, moments, config.data.features) for name, moments in sources.items()}
@@ -102,11 +102,13 @@ class _Training:
         self.skipped = SkippedSteps(run_dir, "moments")
         self.writer = CheckpointWriter(config, run_dir / CHECKPOINTS, mixture.fingerprint())
         self.step, self.current = 0, list[tuple[int, int]]()
+        self._saved = -1
 
     def restore(self, start: Checkpoint) -> None:
         """Weights and moments of a checkpoint."""
         restore_trained(self.model, start)
-        restore_optimizer(self.optimizer, self.parameters, start.tensors["optimizer"])
+        restore_optimizer(self.optimizer, self.parameters, start.tensors.get("optimizer", {}))
+        self._saved = start.step
         print(f"going on from {start.path}", flush=True)
 
     def place(self) -> Place:
@@ -146,6 +148,8 @@ class _Training:
         done, asked = first, False
         with stop.giving_back(), _logging(self.config, self.run_dir, first) as loggers, contextlib.closing(line):
             stop.install()
+            if self._validates(first, held_out) and lacks_validation(self.run_dir, first):
+                self._note_validation(first, held_out, loggers, line)  # a stop or a kill came before it
             while done < settings.max_steps and not asked:
                 metrics = self._train(done)
                 done, asked = done + 1, stop.agreed()
@@ -153,17 +157,26 @@ class _Training:
                 last = asked or done == settings.max_steps
                 if last or done % settings.log_every == 0:
                     line.say(done, _shown(metrics))
-                if saved := last or bool(settings.save_every and done % settings.save_every == 0):
+                if last or bool(settings.save_every and done % settings.save_every == 0):
                     self._save(done)
-                if held_out and settings.validate_every and done % settings.validate_every == 0:
-                    found = self._validate(held_out)
-                    _log(loggers, found, done)
-                    line.note(f"validation after step {done}: {_shown(found)}")
-                    if found[BEST_BY] < self.writer.best_value():
-                        if not saved:
-                            self._save(done)
-                        self.writer.note_best(done, BEST_BY, found[BEST_BY])
+                if self._validates(done, held_out) and not asked:
+                    self._note_validation(done, held_out, loggers, line)
         return stop.exit_code(done, True)
+
+    def _validates(self, step: int, held_out: Mapping[str, Heard]) -> bool:
+        every = self.config.trainer.validate_every
+        return bool(held_out and every and step % every == 0)
+
+    def _note_validation(
+        self, step: int, held_out: Mapping[str, Heard], loggers: Sequence[Logger], line: ProgressLine
+    ) -> None:
+        found = self._validate(held_out)
+        _log(loggers, found, step)
+        line.note(f"validation after step {step}: {_shown(found)}")
+        if found[BEST_BY] < self.writer.best_value():
+            if self._saved != step:
+                self._save(step)
+            self.writer.note_best(step, BEST_BY, found[BEST_BY])
 
     def _drawn(self, step: int) -> list[tuple[int, int]]:
         """The moments (source, number) of a step."""
@@ -230,6 +243,7 @@ class _Training:
     def _save(self, step: int) -> None:
         moments = optimizer_tensors(self.optimizer, self.parameters)
         self.writer.write(step, {**in_parts(self.parameters, "head"), "optimizer": moments})
+        self._saved = step
 
 
 @contextlib.contextmanager

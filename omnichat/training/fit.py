@@ -15,7 +15,7 @@ from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
 from omnichat.run_folder import CHECKPOINTS
-from omnichat.training.callbacks import Checkpointer, ProgressLine, RestoreEngine, StepMetrics
+from omnichat.training.callbacks import Checkpointer, OverdueValidation, ProgressLine, RestoreEngine, StepMetrics
 from omnichat.training.engines import build_strategy
 from omnichat.training.guard import NonFiniteGuard, explained, place_of
 from omnichat.training.loggers import build_loggers
@@ -52,7 +52,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         features = fill_feature_store(config) if cached else None
         data = build.build_data(config, prompt, features, first_step)
         stream = data.dataset.fingerprint()
-        check_stream(config, start, stream)
+        check_stream(start, run_dir / CHECKPOINTS, stream)
         _list_overlong(run_dir / OVERLONG, data.dataset.overlong())
         passes = data.passes(config.trainer.max_steps)
         print("passes: " + ", ".join(f"{name} {count:.1f} times" for name, count in passes.items()), flush=True)
@@ -77,14 +77,17 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         stop = StopRequest()
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         writer = CheckpointWriter(config, run_dir / CHECKPOINTS, stream, data.dataset.style_fields())
+        metrics = StepMetrics(config.trainer.log_every, progress)
         callbacks: list[pl.Callback] = [
             SlowRankWatch(progress.note),
             NonFiniteGuard(run_dir),
-            StepMetrics(config.trainer.log_every, progress),
-            Checkpointer(config.trainer.save_every, writer, stop),
+            metrics,
+            Checkpointer(config.trainer.save_every, writer, stop, metrics),
         ]
         if start is not None:
             callbacks.append(RestoreEngine(start))
+            if config.trainer.validate_every:
+                callbacks.append(OverdueValidation(run_dir, config.trainer.validate_every))
         if is_due(config, start):
             callbacks.append(Preflight(data, run_dir, config.preflight == "only"))
         trainer = _trainer(config, run_dir, first_step, callbacks)

@@ -79,7 +79,8 @@ def _locked(run_dir: Path) -> Iterator[None]:
     with lock:
         if is_first():  # the other ranks share its folder
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Of this process alone: `flock` is shared with data workers, which outlive it by seconds at a kill.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError(
                     [f"run_name: {run_dir} is in use by another run; wait for it or choose another name"]

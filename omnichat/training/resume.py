@@ -65,12 +65,12 @@ class CheckpointWriter:
         }
         state = masked(state)
         checkpoint.save_checkpoint(self.folder, step, {k: v for k, v in groups.items() if v}, state)
-        checkpoint.purge(self.folder, self.config.trainer.keep_last)
+        checkpoint.purge(self.folder, self.config.trainer.keep_last, step)
 
     def note_best(self, step: int, metric: str, value: float) -> None:
         """Keep the checkpoint of this step, which has been saved, as the best so far."""
         checkpoint.mark_best(self.folder, step, metric, value)
-        checkpoint.purge(self.folder, self.config.trainer.keep_last)
+        checkpoint.purge(self.folder, self.config.trainer.keep_last, step)
 
     def best_value(self) -> float:
         """The lowest loss noted so far, infinite where there is none."""
@@ -88,9 +88,12 @@ def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:
 def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
     """The checkpoint that `config.resume` asks for; None to start afresh.
 
+    Once a run that began with `resume=PATH` has saved, it goes on from its own newest: the same command, and SLURM's
+    next start of a job, must not begin with PATH again and again.
+
     Raises:
         ConfigError: the folder's checkpoints are another config's (lists the keys that differ), or `resume=never`
-            and there are some.
+            and there are some, or `resume=PATH` is one of them and older than the newest.
         CheckpointError: `resume=PATH` names a checkpoint that is not valid, or one of another model; frozen weights
             are not those that were trained with. Lists all that differs.
     """
@@ -100,13 +103,25 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
                 [f"resume: never, but {folder} holds checkpoints; choose another run_name= or delete them"]
             )
         return None
-    if config.resume != "auto":
-        named = _in_this_version(checkpoint.load_checkpoint(locate(config.resume)))
-        _check_model(named, config)
-        return named
     newest, refused = checkpoint.newest_valid(folder)
     for reason in refused:
         print(f"refused: {reason}", flush=True)
+    if config.resume != "auto":
+        path = locate(config.resume)
+        if newest is None:
+            named = _in_this_version(checkpoint.load_checkpoint(path))
+            _check_model(named, config)
+            return named
+        if not path.exists() or not path.samefile(newest):
+            if path.resolve().parent == folder.resolve():
+                checkpoint.verify(path)
+                raise ConfigError(
+                    [
+                        f"resume: {path} is not {newest}, the newest of its run, whose steps would be mixed with other "
+                        "ones; resume=auto goes on from that, run_name=NAME goes on from this one in another folder"
+                    ]
+                )
+            print(f"resume: this run goes on from its own newest checkpoint, not again from {path}", flush=True)
     if newest is None:
         return None
     start = _in_this_version(checkpoint.load_checkpoint(newest))
@@ -122,18 +137,18 @@ def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:
     return start
 
 
-def check_stream(config: RunConfig, start: Checkpoint | None, stream: str) -> None:
+def check_stream(start: Checkpoint | None, folder: Path, stream: str) -> None:
     """Refuse to go on where the data is not what it was; a checkpoint that `resume=PATH` names may have had other data.
 
     Args:
-        config: of the run.
-        start: where it goes on from.
+        start: where the run goes on from.
+        folder: of the run's own checkpoints.
         stream: fingerprint of what is drawn when.
 
     Raises:
         CheckpointError: the fingerprints differ.
     """
-    if start is not None and config.resume == "auto" and start.state["stream"] != stream:
+    if start is not None and start.path.parent == folder and start.state["stream"] != stream:
         raise CheckpointError(
             f"{start.path}: was trained on other data than these files hold now (sizes, weights, seed or dialogues "
             "left out differ); restore the data, or train elsewhere with run_name=NAME"

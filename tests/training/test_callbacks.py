@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from omnichat.config import load_config
+from omnichat.training.callbacks import Checkpointer
 from omnichat.training.fit import fit
 
 PARTS = ("loss/by_source/", "loss/by_turn/", "gate/", "grad_norm/")
@@ -27,3 +31,32 @@ def test_parts_stand_at_every_log_every_th_step_and_the_last(tmp_path: Path) -> 
         expected = every.keys() if some["step"] in (2, 4, 5) else every.keys() - parts
         assert some.keys() == expected
         assert all(some[key] == every[key] for key in expected if not key.startswith("perf/"))
+
+
+def test_a_kill_costs_no_line_of_a_step_that_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are written `log_every` steps at a time: those of saved steps would be missing for ever."""
+
+    def killed(self: Checkpointer, trainer: Any, *rest: Any) -> None:
+        end(self, trainer, *rest)
+        if trainer.global_step == last + 1:
+            raise RuntimeError("the machine went down")
+
+    end = Checkpointer.on_train_batch_end
+    run = ("recipe=smoke", "data.made_up=4", "trainer.max_steps=8", "trainer.validate_every=0")
+    config = load_config(*run, "trainer.log_every=4", "trainer.save_every=2")
+    assert fit(config, tmp_path / "whole") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointer, "on_train_batch_end", killed)
+        for last in (2, 6):
+            with pytest.raises(RuntimeError, match="went down"):
+                fit(config, tmp_path / "killed")
+            text = (tmp_path / "killed" / "metrics.jsonl").read_text()
+            assert [json.loads(line)["step"] for line in text.splitlines()] == list(range(1, last + 1))
+    assert fit(config, tmp_path / "killed") == 0
+    whole, killed_run = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    )
+    assert [line["step"] for line in killed_run] == list(range(1, 9))
+    assert [line["loss/total"] for line in killed_run] == [line["loss/total"] for line in whole]
+    assert "grad_norm/lora" in killed_run[-1]

@@ -1,10 +1,11 @@
 """`task: events` learns, and is as safe as a run on dialogues; on random tiny experts."""
 
-import fcntl
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,14 @@ def test_frames_that_are_not_kept_are_the_same(store: Path, whole: Path, tmp_pat
 def test_the_folder_is_one_run_s(store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, ranks or configs in one folder would destroy each other's checkpoints."""
     config = events_config(store, "trainer.max_steps=2")
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    hold = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-u", "-c", hold, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
         with pytest.raises(ConfigError, match=r"run_name: .* is in use by another run"):
             fit_events(config, tmp_path)
+        other.communicate(b"\n")
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     for given in ("trainer.devices=2", "trainer.strategy=ddp", "trainer.compile=true"):
         with pytest.raises(ConfigError, match=rf"{given.partition('=')[0]}: .*; task=events trains in one process"):
@@ -161,6 +166,17 @@ def test_a_step_that_is_not_finite_is_left_out(
     assert len(lines[0]["moments"]) == 8
     assert "step 2: the gradients are not finite" in capsys.readouterr().out
     assert [record["optim/skipped"] for record in records(tmp_path)] == [0, 1, 0, 0, 1, 1]
+
+
+def test_a_run_whose_first_steps_were_left_out_goes_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint from before the first moments has no file of them."""
+    spoilt(monkeypatch, lambda call, logits: logits * float("nan") if call < 2 else logits)
+    more = ("trainer.save_every=1", "trainer.warmup_steps=1", "preflight=off")
+    assert fit_events(events_config(store, "trainer.max_steps=1", *more), tmp_path) == 0
+    assert "optimizer" not in load_checkpoint(tmp_path / "checkpoints" / "1").tensors
+    assert fit_events(events_config(store, "trainer.max_steps=2", *more), tmp_path) == 0
 
 
 def test_too_little_memory_is_explained(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

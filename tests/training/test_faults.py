@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,16 +212,20 @@ def test_identities_follow_the_files(tmp_path: Path) -> None:
 
 
 def test_the_second_of_two_runs_in_one_folder_is_refused_while_the_first_lives(tmp_path: Path) -> None:
-    """Two processes would destroy each other's checkpoints; a dead one must not keep the folder for ever."""
-    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True)"
-    command = [sys.executable, "-c", f"{hold}; time.sleep(600)", str(tmp_path / ".lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
+    """Two processes would destroy each other's checkpoints; a dead one must not keep the folder for ever.
+
+    Nor for the five seconds in which its data workers do not know yet that it is dead.
+    """
+    command = [sys.executable, "train.py", *QUICK, "trainer.max_steps=9999", f"hydra.run.dir={tmp_path}"]
+    with subprocess.Popen([*command, "data.num_workers=1"], stdout=subprocess.DEVNULL) as first:
+        while not (tmp_path / "metrics.jsonl").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
         with pytest.raises(ConfigError, match="is in use by another run"):
             fit(config("trainer.max_steps=2"), tmp_path)
         first.send_signal(signal.SIGKILL)
-    assert fit(config("trainer.max_steps=2"), tmp_path) == 0
+        first.wait()
+        assert fit(config("trainer.max_steps=2"), tmp_path) == 0
 
 
 @pytest.mark.parametrize("name", ["a run with spaces", "läuft-运行-🎧", "/".join(["long" * 25] * 6)], ids=str.__len__)

@@ -221,20 +221,35 @@ def test_a_run_on_three_sources(tmp_path: Path, capsys: pytest.CaptureFixture[st
         fit(config(*sources, "++data.sources.talk.weight=2", "trainer.max_steps=3"), tmp_path / "run")
 
 
+def test_a_named_checkpoint_is_where_a_run_begins_not_where_it_begins_again(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM starts the same command again: beginning at the same place each time, a run would never end."""
+    named = whole / "checkpoints" / "4"
+    steps = ("trainer.save_every=0", f"resume={named}")
+    assert fit(config("trainer.max_steps=5", *steps), tmp_path) == 0
+    assert f"going on from {named}" in capsys.readouterr().out
+    assert fit(config("trainer.max_steps=6", *steps), tmp_path) == 0
+    assert f"going on from {tmp_path / 'checkpoints' / '5'}" in capsys.readouterr().out
+    assert sorted(losses(tmp_path)) == [5, 6]
+    # Another run's config in this folder would be two runs under one name.
+    with pytest.raises(ConfigError, match="seed: 0 there, 1 here"):
+        fit(config("trainer.max_steps=6", "seed=1", *steps), tmp_path)
+
+
+def test_a_run_does_not_go_back_in_its_own_folder(whole: Path) -> None:
+    """Its later checkpoints would stay the newest, be gone on from, and cost the new ones; its metrics would be cut."""
+    before = losses(whole)
+    with pytest.raises(ConfigError, match=r"resume: .*/4 is not .*/6, the newest of its run.*run_name=NAME"):
+        fit(config("trainer.max_steps=6", f"resume={whole / 'checkpoints' / '4'}"), whole)
+    assert losses(whole) == before
+    assert fit(config("trainer.max_steps=6", f"resume={whole / 'checkpoints' / '6'}"), whole) == 0
+
+
 def test_never_resume(whole: Path) -> None:
     """resume=never protects a finished run."""
     with pytest.raises(ConfigError, match="resume"):
         fit(config("resume=never"), whole)
-
-
-def test_two_runs_in_one_folder(tmp_path: Path) -> None:
-    """Two processes writing one folder would destroy each other's checkpoints."""
-    import fcntl
-
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="in use"):
-            fit(config(), tmp_path)
 
 
 def test_damaged_newest_checkpoint_falls_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,18 +311,27 @@ def test_the_best_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
-    """A preempted job must lose nothing: finish the step, save, exit 143; the same command finishes the run."""
+    """A preempted job must lose nothing: finish the step, save, exit 143; the same command finishes the run.
+
+    Schedulers signal every process of a job: a data worker that died of it ended the run before the save.
+    """
     command = [
-        sys.executable, "train.py", *QUICK, "trainer.max_steps=400", "trainer.save_every=0",
+        sys.executable, "train.py", *QUICK, "trainer.max_steps=4000", "trainer.save_every=0", "data.num_workers=2",
         f"hydra.run.dir={tmp_path}", "run_name=preempted",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"CI": "1"})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"CI": "1"},
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "metrics.jsonl").exists() or not losses(tmp_path):
         assert process.poll() is None, process.stdout.read()  # type: ignore[union-attr]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
     saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]

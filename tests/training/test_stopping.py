@@ -46,6 +46,31 @@ def test_a_signal_ends_the_run_after_this_step_and_a_save(
     assert signal.getsignal(number) is handler
 
 
+def validations(run_dir: Path) -> dict[int, float]:
+    """The held-out loss after each step that was validated."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["validation/total"] for line in lines if "validation/total" in line}
+
+
+def test_who_asks_for_a_stop_need_not_wait_for_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning validates before it stops; with replies that is minutes, and a scheduler kills before the requeue.
+
+    What was due is done when the run goes on: no gap in the curve, and no best step that is missed.
+    """
+    run = ("trainer.validate_every=2", "trainer.max_steps=6")
+    assert fit(load_config(*QUICK, *run), tmp_path / "whole") == 0
+    for stop in (1, 4):
+        with monkeypatch.context() as patched:
+            signalled(patched, stop, signal.SIGTERM)
+            assert fit(load_config(*QUICK, *run), tmp_path / "stopped") == 143
+        assert list(validations(tmp_path / "stopped")) == [2] * (stop > 2)
+    assert fit(load_config(*QUICK, *run), tmp_path / "stopped") == 0
+    assert validations(tmp_path / "stopped") == validations(tmp_path / "whole")
+    assert list(validations(tmp_path / "whole")) == [2, 4, 6]
+    notes = [json.loads((tmp_path / name / "checkpoints" / "best.json").read_text()) for name in ("whole", "stopped")]
+    assert notes[0] == notes[1]
+
+
 def test_a_second_sigterm_while_saving_is_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schedulers send it again when the first seems to be ignored."""
     save = CheckpointWriter.__call__
