@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and programs that they start inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -52,3 +53,11 @@ def make_tokenizer(special: list[str] = LLAMA3_SPECIAL) -> Tokenizer:
 def tokenizer() -> Tokenizer:
     """A tokenizer of a test's own: a `Prompt` takes its tokenizer over."""
     return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two-track dialogues, not to be changed; see `write_two_tracks`."""
+    from tests.two_tracks import write_two_tracks
+
+    return write_two_tracks(tmp_path_factory.mktemp("tracks"))

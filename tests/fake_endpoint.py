@@ -23,15 +23,19 @@ class Fake:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def completion(content: str | None, model: str, **choice: Any) -> dict[str, Any]:
-    """A chat completion as OpenAI sends it."""
+def completion(content: str | None, model: str, *more: str, **choice: Any) -> dict[str, Any]:
+    """A chat completion as OpenAI sends it; with `more` of them where `n` asked for several."""
     message = {"role": "assistant", "content": content, "refusal": choice.pop("refusal", None)}
+    others = [
+        {"index": number, "message": {"role": "assistant", "content": one, "refusal": None}, "finish_reason": "stop"}
+        for number, one in enumerate(more, 1)
+    ]
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", **choice}],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", **choice}, *others],
         "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
     }
 

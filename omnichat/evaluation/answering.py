@@ -13,11 +13,13 @@ from omnichat.evaluation.progress import progress
 from omnichat.evaluation.replies import (
     Answer,
     answer_to_json,
+    appending,
     asked_ids,
     mend,
     read_generation,
     replace_file,
     write_answers,
+    writing_alone,
 )
 from omnichat.evaluation.turns import Turns, Work, answered_places, rounds, set_name
 from omnichat.run_folder import GENERATION, REPLIES
@@ -91,8 +93,8 @@ def answer_stores(
     """Answer every dialogue of the splits into `replies.jsonl`; replies that are there already are kept.
 
     A reply is there if the same weights and settings made it from the same prompt, for the same reference; others
-    are dropped, and counted in a message. With the model's own history, a turn before which the model has said so much
-    that it no longer fits gets no reply but a failure (see `Answer`), and so do the turns after it.
+    are dropped, and counted in a message. A turn whose dialogue does not fit into the model's context gets no reply but
+    a failure (see `Answer`); with the model's own history, so do the turns after it.
 
     Args:
         answerer: the model.
@@ -101,9 +103,14 @@ def answer_stores(
         limit: dialogues per split; None for all.
 
     Raises:
-        DataError: a store that cannot be read, or a replies file that is damaged other than at its end.
+        DataError: a store that cannot be read, or a replies file that is damaged other than at its end; `in_use`.
+        OSError: the folder cannot be written to.
     """
-    run_dir = Path(run_dir)
+    with writing_alone(Path(run_dir)):
+        _answer_stores(answerer, splits, Path(run_dir), limit)
+
+
+def _answer_stores(answerer: Answerer, splits: Mapping[str, Path], run_dir: Path, limit: int | None) -> None:
     turns, model, path = answerer.turns, answerer.model, run_dir / REPLIES
     found = mend(path)
     earlier = read_generation(run_dir)
@@ -115,13 +122,27 @@ def answer_stores(
     for split, store in splits.items():
         name = names[split]
         everything, held = answerer.read(name, store)
-        work[name] = everything[:limit]
         there = {answer.key: answer for answer in found if answer.model == model and answer.split == name}
-        done = [answer for one in work[name] for answer in _still_right(answerer, one, there)]
+        right = [(one, _still_right(answerer, one, there)) for one in everything]
+        # A smaller limit than before asks for no more replies, and throws none away.
+        chosen = [pair for number, pair in enumerate(right) if limit is None or number < limit or _is_done(pair[0])]
+        work[name], done = [one for one, _ in chosen], [answer for _, answers in chosen for answer in answers]
         kept += done
-        count, of = _count(work[name]), held if turns == "last" else _count(everything)
+        left_out, count = held - len(everything), _count(work[name])
+        if left_out:
+            print(
+                f"{name}: {left_out} of {held} dialogues are too long and left out, as the run's config says",
+                flush=True,
+            )
+        if not count:
+            message = (
+                f"none of its {held} dialogues has a turn that can be asked for; name another store, or turns=last"
+            )
+            raise DataError("nothing_to_answer", message, str(store))
+        of = held if turns == "last" else _count(everything) + left_out
         ids = asked_ids((one.dialogue.id, place) for one in work[name] for place in one.places)
-        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limit, "turns": turns, "ids": ids}
+        limited = None if len(chosen) == len(everything) else limit
+        records[name] = {"store": str(store), "replies": count, "of": of, "limit": limited, "turns": turns, "ids": ids}
         what = "dialogues" if turns == "last" else "turns"
         print(f"{name}: {count - len(done)} of {count} {what} to answer", flush=True)
     if dropped := len(found) - len(kept):
@@ -134,12 +155,11 @@ def answer_stores(
         replace_file(run_dir / GENERATION, (json.dumps(about | {"splits": records}, indent=2) + "\n").encode())
 
     describe()
-    with path.open("a", encoding="utf-8") as out:
+    with appending(path) as add:
         for name, pieces in work.items():
             failed = []
             for answer in _answer_all(answerer, name, pieces):
-                out.write(answer_to_json(answer) + "\n")
-                out.flush()
+                add(answer_to_json(answer))
                 failed += [answer] if answer.failure else []
             _print_failures(name, failed)
     describe()
@@ -153,6 +173,10 @@ def make_work(dialogue: Dialogue, store_place: str, turns: Turns, first_turn: in
 def short_hash(values: Any) -> str:
     """Of values that JSON can hold."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_done(work: Work) -> bool:
+    return bool(work.places) and work.replies.keys() == set(work.places)
 
 
 def _count(work: Sequence[Work]) -> int:
@@ -198,12 +222,11 @@ def _answer_all(answerer: Answerer, split: str, work: list[Work]) -> Iterator[An
 
 
 def _write(answerer: Answerer, asked: Sequence[Asked]) -> list[Written]:
-    """A reply to each, or a failure where what the model itself said before leaves no room for one."""
+    """A reply to each, or a failure where the dialogue leaves no room for one in the model's context."""
     try:
         return answerer.write(asked)
     except DataError as error:
-        own = [one for one in asked if answerer.turns == "own_history" and one.work.replies]
-        if error.reason != "too_long" or not own:
+        if error.reason != "too_long":
             raise
         if len(asked) == 1:
             return [Written("", failure=error.reason)]
@@ -213,7 +236,7 @@ def _write(answerer: Answerer, asked: Sequence[Asked]) -> list[Written]:
 def _print_failures(split: str, failed: Sequence[Answer]) -> None:
     if failed:
         some = ", ".join(f"{answer.id} (turn {len(answer.history)})" for answer in failed[:5])
-        message = "what the model said before leaves no room in its context; they count as wrong"
+        message = "they do not fit into the model's context, and count as wrong"
         print(f"{split}: {len(failed)} turns are not answered, {message}: {some}", flush=True)
 
 

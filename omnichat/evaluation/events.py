@@ -73,11 +73,10 @@ def scores(moments: Moments, found: Sequence[str], config: RunConfig) -> dict[st
     weights = resample(
         [moment.dialogue for moment in moments.found], config.evaluation.bootstrap, config.evaluation.seed
     )
-    several = len({moment.dialogue for moment in moments.found}) > 1
     whole = {}
     for average in ("macro", "weighted"):
         statistic = emotion_f1(gold, list(found), average)
-        interval = statistic.interval(weights) if several else None  # one dialogue says nothing of others
+        interval = statistic.interval(weights)
         whole[f"f1_{average}"] = {"value": statistic.value, "ci95": None if interval is None else list(interval)}
     guess = majority(gold)
     return {

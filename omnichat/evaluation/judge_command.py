@@ -19,7 +19,8 @@ OPTIONS = """  model=NAME            the judge, pinned to a version (gpt-4o-2024
   url=ADDRESS           of the endpoint; default https://api.openai.com/v1
   key_env=NAME          the environment variable that holds its key; default OPENAI_API_KEY, none is fine
   split=NAME[,NAME...]  sets to judge; by default all that the run has replies to
-  repeats=1             verdicts on each reply, averaged; from 2 on the agreement of the judge with itself is printed
+  repeats=1             verdicts on each reply, averaged; from 2 on the agreement of the judge with itself is printed;
+                        with temperature above 0 one request asks for all, and again for what is lacking
   temperature=0         of the judge's sampling; 0 is the most repeatable
   reference=false       whether the judge sees the corpus's reply, as one that would be fitting
   reason=true           whether it says why before it scores
@@ -80,7 +81,7 @@ def _judge(run_dir: Path, values: dict[str, str], numbers: dict[str, int]) -> No
     judge = judging.Judge(values["model"], numbers["repeats"], temperature, flags["reference"], flags["reason"])
     there = judging.read_judgements(run_dir)
     asked = judging.unanswered(judging.questions(answers, judge), there)
-    print(f"{judge.model}: {judging.estimate(asked, judge.reason, prices)}", flush=True)
+    print(f"{judge.model}: {judging.estimate(judging.requests(asked, judge), judge.reason, prices)}", flush=True)
     if flags["estimate"]:
         return
     key_env = values.get("key_env", "OPENAI_API_KEY")

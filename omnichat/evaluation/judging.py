@@ -5,8 +5,8 @@
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from omnichat.dialogue import DataError, Style
 from omnichat.evaluation.progress import progress
-from omnichat.evaluation.replies import Answer, read_lines, replace_file
+from omnichat.evaluation.replies import Answer, appending, read_lines, replace_file, writing_alone
 from omnichat.metrics.endpoint import Endpoint, EndpointError, NoAnswer
 from omnichat.metrics.judge import (
     CRITERIA,
@@ -134,18 +134,39 @@ def unanswered(asked: Sequence[Question], there: Mapping[str, Any]) -> list[Ques
     return list({question.key: question for question in left}.values())
 
 
-def estimate(asked: Sequence[Question], reason: bool, prices: tuple[float, float] | None) -> str:
-    """What the questions will cost, in words.
+def requests(asked: Sequence[Question], judge: Judge) -> list[list[Question]]:
+    """The questions that are put at once: at a temperature above 0 all about a reply, which one request can ask for.
+
+    At temperature 0 the answers to one request would be alike, and say nothing of how far the judge agrees with itself.
+    """
+    if judge.temperature == 0:
+        return [[question] for question in asked]
+    together: dict[tuple[str, str, int], list[Question]] = {}
+    for question in asked:
+        together.setdefault((question.answer.split, *question.answer.key), []).append(question)
+    return list(together.values())
+
+
+def estimate(asked: Sequence[Sequence[Question]], reason: bool, prices: tuple[float, float] | None) -> str:
+    """What the questions will cost, in words, where the server gives as many answers to a request as it is asked for.
 
     Args:
-        asked: the questions that are not answered yet.
+        asked: the questions that are not answered yet, by request; see `requests`.
         reason: whether the judge says why.
         prices: of a million tokens of prompts and of answers, in the provider's currency.
     """
-    size = sum(len(message["content"]) for question in asked for message in question.messages)
-    prompt, answer = size / CHARACTERS_PER_TOKEN, len(asked) * ANSWER_TOKENS[reason]
+    verdicts, sizes = sum(map(len, asked)), [_size(questions[0]) for questions in asked]
+    prompt, answer = sum(sizes) / CHARACTERS_PER_TOKEN, verdicts * ANSWER_TOKENS[reason]
     cost = "" if prices is None else f"; about {(prompt * prices[0] + answer * prices[1]) / 1e6:.2f} in all"
-    return f"{len(asked)} questions, about {prompt:,.0f} tokens of prompts and {answer:,.0f} of answers{cost}"
+    said = f"{len(asked)} questions, about {prompt:,.0f} tokens of prompts and {answer:,.0f} of answers{cost}"
+    if verdicts == len(asked):
+        return said
+    singly = sum(size * len(questions) for size, questions in zip(sizes, asked, strict=True)) / CHARACTERS_PER_TOKEN
+    return f"{verdicts} verdicts by {said}; up to {singly:,.0f} of prompts if the server gives one answer at a time"
+
+
+def _size(question: Question) -> int:
+    return sum(len(message["content"]) for message in question.messages)
 
 
 def read_judgements(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -178,8 +199,16 @@ def judge_run(
 
     Raises:
         EndpointError: the endpoint cannot be used at all, or gave no verdict on `FUTILE` questions in a row.
-        DataError: what `read_judgements` finds.
+        DataError: what `read_judgements` finds; `in_use`.
+        OSError: the folder cannot be written to.
     """
+    with writing_alone(run_dir):
+        return _judge_run(run_dir, answers, judge, endpoint, threads)
+
+
+def _judge_run(
+    run_dir: Path, answers: Sequence[Answer], judge: Judge, endpoint: Endpoint, threads: int
+) -> Counter[str]:
     path, there = run_dir / JUDGEMENTS, read_judgements(run_dir)
     asked = unanswered(questions(answers, judge), there)
     replace_file(run_dir / JUDGE, (json.dumps(asdict(judge), indent=1) + "\n").encode())
@@ -190,29 +219,31 @@ def judge_run(
     def check(content: str) -> Verdict:
         return verdict(content, judge.reason)
 
-    def ask(question: Question) -> dict[str, Any]:
-        found = endpoint.ask(question.messages, "verdict", form, check, question.repeat)
-        return _record(question, found.content) | {
-            "served": found.served,
-            "tokens": [found.prompt_tokens, found.completion_tokens],
-            "attempts": found.attempts,
-        }
+    def ask(together: Sequence[Question]) -> list[dict[str, Any]]:
+        first = together[0]
+        found = endpoint.ask_for(len(together), first.messages, "verdict", form, check, first.repeat)
+        return [
+            _record(question, one.content)
+            | {"served": one.served, "tokens": [one.prompt_tokens, one.completion_tokens], "attempts": one.attempts}
+            for question, one in zip(together, found, strict=False)
+        ]
 
-    with path.open("a", encoding="utf-8") as out, progress("judged", len(asked)) as advance:
-        for question, record in _side_by_side(asked, ask, threads):
-            if isinstance(record, NoAnswer):
-                failed[record.reason] += 1
-                print(f"no verdict on {question.answer.id}: {record.reason}: {record}", flush=True)
+    with appending(path) as add, progress("judged", len(asked)) as advance:
+        for together, records in _side_by_side(requests(asked, judge), ask, threads):
+            if isinstance(records, NoAnswer):
+                failed[records.reason] += len(together)
+                print(f"no verdict on {together[0].answer.id}: {records.reason}: {records}", flush=True)
                 futile += 1
                 if futile == FUTILE:
-                    message = f"no verdict on {FUTILE} questions in a row, the last: {record.reason}: {record}"
+                    message = f"no verdict on {FUTILE} questions in a row, the last: {records.reason}: {records}"
                     hint = "nothing more was asked; the same command goes on once the judge answers"
                     raise EndpointError(f"{endpoint.url}: {message} ({hint})")
-            else:
-                futile = 0
-                out.write(json.dumps(record, ensure_ascii=False) + "\n")
-                out.flush()
-            advance(1)
+                advance(len(together))
+                continue
+            futile = 0
+            for record in records:
+                add(json.dumps(record, ensure_ascii=False))
+            advance(len(records))
     return failed
 
 
@@ -270,25 +301,31 @@ def read_judge(run_dir: Path) -> Judge | None:
         raise DataError("bad_json", message, str(path)) from None
 
 
-def _side_by_side(asked: Sequence[Question], ask: Callable[[Question], dict[str, Any]], threads: int) -> Any:
-    """Each question with its record, or with why there is none, as they come; at most `threads` under way."""
-    waiting, under_way = iter(asked), {}
+def _side_by_side(
+    asked: Sequence[Sequence[Question]], ask: Callable[[Sequence[Question]], list[dict[str, Any]]], threads: int
+) -> Iterator[tuple[Sequence[Question], list[dict[str, Any]] | NoAnswer]]:
+    """Questions that are put at once, with the records of the first of them, or with why there is none, as they come.
+
+    Those without a record yet are asked on. At most `threads` requests are under way.
+    """
+    waiting = deque(asked)
+    under_way: dict[Future[list[dict[str, Any]]], Sequence[Question]] = {}
     with ThreadPoolExecutor(threads) as pool:
         try:
-            while True:
-                for question in waiting:
-                    under_way[pool.submit(ask, question)] = question
-                    if len(under_way) >= threads:
-                        break
-                if not under_way:
-                    return
-                done: set[Future[dict[str, Any]]] = wait(under_way, return_when=FIRST_COMPLETED).done
-                for future in done:
-                    question = under_way.pop(future)
+            while waiting or under_way:
+                while waiting and len(under_way) < threads:
+                    together = waiting.popleft()
+                    under_way[pool.submit(ask, together)] = together
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    together = under_way.pop(future)
                     try:
-                        yield question, future.result()
+                        records = future.result()
                     except NoAnswer as error:
-                        yield question, error
+                        yield together, error
+                        continue
+                    if rest := together[len(records) :]:
+                        waiting.appendleft(rest)
+                    yield together, records
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

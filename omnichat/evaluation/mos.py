@@ -78,10 +78,7 @@ def score_ratings(key_file: Path, files: Sequence[Path], partial: bool = False, 
 def _opinion(rated: Sequence[tuple[str, int]], seed: int) -> Opinion:
     values = np.array([value for _, value in rated], dtype=np.float64)
     spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    units = [unit for unit, _ in rated]
-    interval = None
-    if len(set(units)) > 1:
-        interval = mean(values.tolist(), "mean opinion").interval(resample(units, 2000, seed))
+    interval = mean(values.tolist(), "mean opinion").interval(resample([unit for unit, _ in rated], 2000, seed))
     return Opinion(float(values.mean()), NORMAL_95 * spread / float(np.sqrt(len(values))), interval, len(values))
 
 

@@ -3,10 +3,12 @@
 `generation.json` beside it says what the replies were made with and how many there must be.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from omnichat.recipes import ROOT
 from omnichat.run_folder import GENERATION
 
 AGAIN = "make the replies again (stage=generate, or eval/baseline.py for a baseline)"
+ANEW = f"delete the line and {AGAIN}, which makes this one anew"
+LOCK = ".evaluation.lock"
 _PLACES = ("start", "channel", "offset", "size")  # of audio within its file, where it is not all of it
 _WHOLE_FILE = AudioRef("", 0)
 
@@ -34,7 +38,7 @@ class Answer:
         model: hash of the trained weights and the decoding settings.
         prompt: hash of the token ids and of the audio that the model got.
         failure: the reason code where the model could not be asked and `reply` is empty, which every score counts as
-            wrong: `too_long`, what it said before fills its context. Else "".
+            wrong: `too_long`, the dialogue does not fit into its context. Else "".
         guided: whether its style was kept in form against the model's own choice.
     """
 
@@ -104,7 +108,7 @@ def answer_from_json(line: str) -> Answer:
     except DataError as error:
         raise error.at(f"reply {record['id']!r}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = f"lacks a field or has one of another type ({error!r}); {AGAIN}"
+        message = f"lacks a field or has one of another type ({error!r})"
         raise DataError("wrong_type", message, f"reply {record['id']!r}") from None
 
 
@@ -131,12 +135,7 @@ def read_answers(path: Path | str) -> list[Answer]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            answer = answer_from_json(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise DataError("bad_encoding", f"not UTF-8; {AGAIN}", f"{path}:{number}") from None
-        except DataError as error:
-            raise error.at(f"{path}:{number}") from None
+        answer = _read_line(line, f"{path}:{number}")
         key = (answer.split, *answer.key)
         if key in places:
             message = f"id {answer.id!r} of split {answer.split!r} is that of line {places[key]} too; delete one line"
@@ -170,13 +169,8 @@ def mend(path: Path) -> list[Answer]:
         replace_file(path, whole + b"\n" if whole else b"")
     if not whole.strip():
         return []
-    answers = []
-    for number, line in enumerate(whole.split(b"\n"), start=1):
-        try:
-            answers += [answer_from_json(line.decode("utf-8", errors="replace"))] if line.strip() else []
-        except DataError as error:
-            raise error.at(f"{path}:{number}") from None
-    return answers
+    lines = enumerate(whole.split(b"\n"), start=1)
+    return [_read_line(line, f"{path}:{number}") for number, line in lines if line.strip()]
 
 
 def asked_ids(keys: Iterable[tuple[str, int]]) -> str:
@@ -199,16 +193,76 @@ def read_generation(run_dir: Path | str) -> dict[str, Any]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` into `path` so that a crash leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    """Put `content` into `path` so that a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two processes may score one run
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise OSError(error.errno, f"{error.strerror}, so it stays as it was", str(path)) from None
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[Callable[[str], None]]:
+    """Gives the function that adds a line to a file at once, so that a kill costs no more than the line in hand.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    # Without a buffer: what a full disk did not take would be tried again when the file is closed, without its name.
+    with path.open("ab", buffering=0) as out:
+
+        def add(line: str) -> None:
+            left = f"{line}\n".encode()
+            try:
+                while left:
+                    left = left[out.write(left) :]
+            except OSError as error:
+                message = f"{error.strerror}; the lines before stay, and the same command goes on there"
+                raise OSError(error.errno, message, str(path)) from None
+
+        yield add
+
+
+@contextlib.contextmanager
+def writing_alone(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from writing replies or verdicts into the folder.
+
+    Raises:
+        DataError: `in_use` where one does.
+        OSError: the folder cannot be written to.
+    """
+    with (run_dir / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = (
+                "another process writes replies or verdicts here; wait for it, or end it and give the command again"
+            )
+            raise DataError("in_use", message, str(run_dir)) from None
+        yield
+
+
+def _read_line(line: bytes, where: str) -> Answer:
+    try:
+        return answer_from_json(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        fault = DataError("bad_encoding", "not UTF-8")
+    except DataError as error:
+        fault = error
+    raise DataError(fault.reason, f"{fault.message}; {ANEW}", fault.where).at(where)
 
 
 def _answer(record: Mapping[str, Any]) -> Answer:
     reference, reply = record.get("reference"), record["reply"]
     if not isinstance(reference, dict) or not str(reference.get("text") or "").strip():
-        message = "has no reference to be scored against; generate from a store whose dialogues end in one"
+        message = "has no reference to be scored against, which every dialogue of a store ends in"
         raise DataError("no_reference", message)
     style = reply["style"]
     return Answer(

@@ -96,9 +96,9 @@ def read_sets(run_dir: Path, partial: bool = False) -> tuple[dict[str, ReplySet]
         message = f"is not of these replies (another model, or other sets); {AGAIN}"
         raise DataError("mixed_models", message, str(run_dir / GENERATION))
     sets = {}
-    for name, record in about["splits"].items():
+    for name, record in _records(about, run_dir).items():
         chosen = [answer for answer in answers if answer.split == name]
-        if len(chosen) != record["replies"] and not (partial and chosen):
+        if not chosen or (len(chosen) != record["replies"] and not partial):
             message = (
                 f"split {name!r} has {len(chosen)} of {record['replies']} replies; {AGAIN}: the rest is made; "
                 "partial=true takes those that are there and says so"
@@ -109,9 +109,22 @@ def read_sets(run_dir: Path, partial: bool = False) -> tuple[dict[str, ReplySet]
         if whole and record.get("ids", ids) != ids:  # older descriptions have none
             message = f"split {name!r} has replies to other turns than were asked for; stage=generate makes them again"
             raise DataError("mismatched_ids", message, str(run_dir / REPLIES))
-        partial_of = None if whole and record["limit"] is None else {"replies": len(chosen), "of": record["of"]}
+        # Fewer than the set holds: a kill, a limit, or dialogues that the run's config leaves out.
+        partial_of = None if len(chosen) == record["of"] else {"replies": len(chosen), "of": record["of"]}
         sets[name] = ReplySet(chosen, partial_of, record.get("turns", "last"))
     return sets, about
+
+
+def _records(about: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """What the description says of each set, with all that scores need in it."""
+    records: dict[str, Any] = about["splits"]
+    lacking = [key for key in ("step", "decoding") if key not in about]
+    for name, record in records.items():
+        known = record if isinstance(record, dict) else {}
+        lacking += [f"{key} of {name!r}" for key in ("replies", "of") if type(known.get(key)) is not int]
+    if lacking:
+        raise DataError("no_file", f"does not say {', '.join(lacking)}; {AGAIN}", str(run_dir / GENERATION))
+    return records
 
 
 def score_answers(

@@ -6,6 +6,7 @@ Also served so by vLLM, llama.cpp, Ollama and others. Needs httpx (extra `eval`)
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Checked = TypeVar("Checked")
 Messages = Sequence[Mapping[str, str]]
 
+NOT_SO = (400, 422)  # the server takes no request of this form
 RETRIED = (408, 409, 425, 429)  # and every 5xx: the server asks to come again
 LONGEST_WAIT = 60.0  # seconds between two attempts
 DECLINED = re.compile(r"moderation|flagged|content_policy|refusal", re.I)
@@ -88,17 +90,40 @@ class Endpoint:
 
         return httpx.Client(timeout=self.timeout)  # one for all questions: certificates are read once
 
+    @cached_property
+    def _singly(self) -> threading.Event:
+        return threading.Event()  # set once the server has given fewer answers than one request asked for
+
     def ask(
         self, messages: Messages, name: str, schema: Mapping[str, Any], check: Callable[[str], Checked], seed: int = 0
     ) -> Answered[Checked]:
-        """Ask until the answer passes `check`.
+        """Ask until the answer passes `check`; see `ask_for`."""
+        return self.ask_for(1, messages, name, schema, check, seed)[0]
+
+    def ask_for(
+        self,
+        count: int,
+        messages: Messages,
+        name: str,
+        schema: Mapping[str, Any],
+        check: Callable[[str], Checked],
+        seed: int = 0,
+    ) -> list[Answered[Checked]]:
+        """Ask for several answers to one question (`n`) until one or more pass `check`; at most `count` are given.
+
+        There may be fewer: a server gives one whatever it is asked for, or refuses such requests, and is then asked for
+        one each time; or some answers are not as they should be.
 
         Args:
+            count: of the answers that are wanted.
             messages: of the chat.
             name: of the schema.
             schema: JSON schema of the answer.
             check: the content as it is wanted; raises ValueError for what is not.
             seed: of the model; each further attempt has another, so that nonsense need not come again.
+
+        Returns:
+            The answers. The first has the tokens of the whole request, the others none.
 
         Raises:
             EndpointError: the server refuses such questions at all (4xx): wrong key, model or address.
@@ -107,19 +132,24 @@ class Endpoint:
         """
         import httpx
 
+        if not (self.key.isascii() and self.key.isprintable()):  # httpx's own message would show it
+            message = "holds what no key can: the end of a line, or a letter that is not ASCII; correct it"
+            raise EndpointError(f"{self.key_env} {message}")
         kind: dict[str, Any] = {"type": "json_object"}
         if self.schema:
             kind = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
         body = {"model": self.model, "messages": list(messages), "temperature": self.temperature}
         body |= {"max_tokens": self.max_tokens, "response_format": kind}
-        fault, wait = NoAnswer("unreachable", "no attempt was made"), 0.0
-        for attempt in range(1, self.attempts + 1):
+        fault, wait, attempt = NoAnswer("unreachable", "no attempt was made"), 0.0, 0
+        while attempt < self.attempts:
+            attempt += 1
             time.sleep(wait)
             wait = min(self.backoff * 2 ** (attempt - 1) * random.uniform(0.75, 1.25), LONGEST_WAIT)
+            wanted = 1 if self._singly.is_set() else count
             try:
                 response = self._client.post(
                     f"{self.url.rstrip('/')}/chat/completions",
-                    json={**body, "seed": seed * SEEDS + attempt - 1},
+                    json={**body, "seed": seed * SEEDS + attempt - 1, **({"n": wanted} if wanted > 1 else {})},
                     headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
                 )
             except httpx.TimeoutException:
@@ -140,15 +170,28 @@ class Endpoint:
             if declined(response.status_code, response.text):
                 fault = NoAnswer("refusal", f"status {response.status_code}: {response.text[:200]}")
                 continue
+            if wanted > 1 and response.status_code in NOT_SO:
+                self._singly.set()  # perhaps it only takes no `n`; if it is something else, it will say so again
+                attempt, wait = attempt - 1, 0.0
+                continue
             if response.status_code >= 300:
                 raise EndpointError(self._refusal(response.status_code, response.text))
             try:
-                content, served, usage = _content(response.text)
-                return Answered(check(content), served, *usage, attempt)
+                contents, served, usage = _contents(response.text)
             except NoAnswer as error:
                 fault = error
-            except ValueError as error:
-                fault = NoAnswer("nonsense", f"the answer is not as it should be ({error}): {content[:200]!r}")
+                continue
+            if len(contents) < wanted:
+                self._singly.set()
+            found: list[Answered[Checked]] = []
+            for content in contents[:wanted]:
+                try:
+                    tokens = (0, 0) if found else usage
+                    found.append(Answered(_checked(content, check), served, *tokens, attempt))
+                except NoAnswer as error:
+                    fault = error
+            if found:
+                return found
         raise NoAnswer(fault.reason, f"{fault} (attempt {self.attempts} of {self.attempts})")
 
     def _refusal(self, status: int, text: str) -> str:
@@ -168,23 +211,43 @@ class Endpoint:
         return f"{self.url} answers {status}: {said[:300].strip()} ({hint}); nothing more was asked"
 
 
-def _content(text: str) -> tuple[str, str, tuple[int, int]]:
-    """The content of the first choice, the model that served it, and the tokens of prompt and completion."""
+def _contents(text: str) -> tuple[list[str | NoAnswer], str, tuple[int, int]]:
+    """The content of each choice, or why it has none; the model that served it, and tokens of prompt and completions.
+
+    Raises:
+        NoAnswer: `broken_response`.
+    """
     try:
         record = json.loads(text)
-        choice = record["choices"][0]
-        message, usage = choice["message"], record.get("usage") or {}
+        usage = record.get("usage") or {}
         tokens = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-        served, content = str(record.get("model", "")), message.get("content")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        served, contents = str(record.get("model", "")), [_content(choice) for choice in record["choices"]]
+        if not contents:
+            raise ValueError("no choices")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise NoAnswer("broken_response", f"the response is no chat completion ({error!r}): {text[:200]!r}") from None
+    return contents, served, tokens
+
+
+def _content(choice: Mapping[str, Any]) -> str | NoAnswer:
+    message = choice["message"]
+    content = message.get("content")
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        raise NoAnswer("refusal", f"the model refuses: {str(message.get('refusal') or 'content filter')[:200]}")
+        return NoAnswer("refusal", f"the model refuses: {str(message.get('refusal') or 'content filter')[:200]}")
     if choice.get("finish_reason") == "length":
-        raise NoAnswer("truncated", f"the answer was cut off at max_tokens: {str(content)[-100:]!r}")
+        return NoAnswer("truncated", f"the answer was cut off at max_tokens: {str(content)[-100:]!r}")
     if not isinstance(content, str):
-        raise NoAnswer("nonsense", f"the answer has no text: {content!r}")
-    return content, served, tokens
+        return NoAnswer("nonsense", f"the answer has no text: {content!r}")
+    return content
+
+
+def _checked(content: str | NoAnswer, check: Callable[[str], Checked]) -> Checked:
+    if isinstance(content, NoAnswer):
+        raise content
+    try:
+        return check(content)
+    except (ValueError, RecursionError) as error:
+        raise NoAnswer("nonsense", f"the answer is not as it should be ({error}): {content[:200]!r}") from None
 
 
 def _seconds(header: str | None, otherwise: float) -> float:

@@ -53,15 +53,22 @@ class Statistic:
         return self.combine(self.rows.sum(axis=0))
 
     def interval(self, multiplicities: NDArray[np.float64]) -> tuple[float, float] | None:
-        """The bootstrap's 95 % interval (percentiles 2.5 and 97.5); None where fewer than two replies count.
+        """The bootstrap's 95 % interval (percentiles 2.5 and 97.5).
+
+        None where the replies that count are fewer than two, or always drawn together: how much one group alone would
+        vary cannot be known, and an interval without width would pass for certainty.
 
         Args:
             multiplicities: (B, R), from `resample`.
         """
-        if self.n < 2 or not len(multiplicities):
+        drawn = multiplicities[:, self.counted]
+        if self.n < 2 or bool((drawn == drawn[:, :1]).all()):
             return None
-        values = [self.combine(sums) for sums in multiplicities @ self.rows]
-        low, high = np.nanpercentile(values, [2.5, 97.5])
+        values = np.array([self.combine(sums) for sums in multiplicities @ self.rows])
+        defined = values[np.isfinite(values)]  # a resample may hold nothing that counts
+        if not len(defined):
+            return None
+        low, high = np.percentile(defined, [2.5, 97.5])
         return float(low), float(high)
 
     def take(self, chosen: NDArray[np.bool_]) -> "Statistic":

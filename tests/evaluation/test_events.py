@@ -14,21 +14,15 @@ from omnichat.evaluation import command
 from omnichat.evaluation.events import EVENTS_FILE, SCORES, by_event
 from omnichat.evaluation.events_command import main
 from omnichat.training.events import fit_events
-from tests.two_tracks import events_config, write_two_tracks
+from tests.two_tracks import events_config
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """See `write_two_tracks`."""
-    return write_two_tracks(tmp_path_factory.mktemp("tracks"))
-
-
-@pytest.fixture(scope="module")
-def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """It has learnt to tell them apart."""
     folder = tmp_path_factory.mktemp("run")
     more = ("trainer.max_steps=40", "trainer.learning_rate=5e-3", "trainer.validate_every=40")
-    assert fit_events(events_config(store, *more), folder) == 0
+    assert fit_events(events_config(tracks, *more), folder) == 0
     return folder
 
 
@@ -56,7 +50,9 @@ def test_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == len(Moments(Path(scores["store"]))) == scores["n"]
 
 
-def test_runs_that_cannot_be_scored(run: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_that_cannot_be_scored(
+    run: Path, tracks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No run, none of this task, no checkpoint or none that is whole, weights that are gone: each says what to do."""
 
     def said(code: int, *arguments: str) -> str:
@@ -85,13 +81,13 @@ def test_runs_that_cannot_be_scored(run: Path, store: Path, tmp_path: Path, caps
         assert str(experts) in said(1, f"run={run}")
     finally:
         (run / "gone").rename(experts)
-    arguments = [f"run={run}", f"store={store}", "stage=generate"]
+    arguments = [f"run={run}", f"store={tracks}", "stage=generate"]
     assert command.main(arguments, "") == 1
     assert "of a run of task=events; score it with eval/run_events.py" in capsys.readouterr().err
 
 
 def test_stores_that_cannot_be_scored(
-    run: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tracks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No store, no events in it, or some without a reference: named with their place; no score of a part is written."""
     for name in (EVENTS_FILE, SCORES):
@@ -102,18 +98,18 @@ def test_stores_that_cannot_be_scored(
         return capsys.readouterr().err
 
     assert "no such file: /nowhere" in said(2, Path("/nowhere"))
-    assert "two have the same name" in said(2, store, tmp_path / "all.jsonl")
+    assert "two have the same name" in said(2, tracks, tmp_path / "all.jsonl")
     made_up_dialogues(tmp_path, 2, split="plain")
     assert "only stores of python -m data_prep.interactspeech have a timeline" in said(1, tmp_path / "plain.jsonl")
-    without = changed(store, tmp_path, 3, 2, meta={})
-    error = said(1, store, without)
+    without = changed(tracks, tmp_path, 3, 2, meta={})
+    error = said(1, tracks, without)
     assert f"{without}:4: dialogue 'd3': turn 2: has no start and stop" in error
     together = said(1, tmp_path / "plain.jsonl", without)
     assert f"{without}:4" in together
     assert f"{tmp_path / 'plain.jsonl'}:1" in together
-    backwards = changed(store, tmp_path, 0, 1, meta={"start": "9", "stop": "5"})
+    backwards = changed(tracks, tmp_path, 0, 1, meta={"start": "9", "stop": "5"})
     assert "dialogue 'd0': turn 1: starts at 9 and stops at 5" in said(1, backwards)
-    silent = changed(store, tmp_path, 0, 0)  # its audio did not come along
+    silent = changed(tracks, tmp_path, 0, 0)  # its audio did not come along
     error = said(1, silent)
     assert f"{silent}:1: dialogue 'd0': {tmp_path / '0-0.wav'}: no such audio file" in error
     assert not [name for name in (EVENTS_FILE, SCORES) if (run / name).exists()]

@@ -1,6 +1,7 @@
 """Generation into a file that survives kills, and never mixes two models."""
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from omnichat.config import load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.dialogue import DataError, Dialogue, Reply, read_dialogues
 from omnichat.evaluation.generate import count_parameters, generate, model_hash
-from omnichat.evaluation.replies import Answer, asked_ids, read_answers, read_generation
+from omnichat.evaluation.replies import Answer, asked_ids, read_answers, read_generation, writing_alone
 from omnichat.evaluation.score import score_run
 from omnichat.evaluation.screen import print_scores
 from omnichat.evaluation.turns import answered_places, as_turn
 from omnichat.run_folder import REPLIES
+from tests.disk import files_up_to
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +302,63 @@ def test_parameters_are_counted_by_part(run: LoadedRun) -> None:
     assert sum(part["total"] for part in counts.values()) == sum(p.numel() for p in run.model.parameters())
     assert {name for name, part in counts.items() if part["trained"]} == {"mixformer", "lora"}
     assert {"encoders.whisper", "encoders.emotion2vec", "encoders.beats", "llm"} <= set(counts)
+
+
+def test_a_smaller_limit_throws_nothing_away(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`limit=2` for a quick look must not cost the hours that the others took."""
+    generate(run, splits, tmp_path)
+    before = (tmp_path / REPLIES).read_bytes()
+    capsys.readouterr()
+    generate(run, splits, tmp_path, limit=2)
+    assert capsys.readouterr().out == "held: 0 of 6 dialogues to answer\n"
+    assert (tmp_path / REPLIES).read_bytes() == before
+    assert score_run(tmp_path, run.config)["partial"] is None
+    generate(changed(run, max_new_tokens=4), splits, tmp_path, limit=2)
+    assert score_run(tmp_path, run.config)["partial"] == {"replies": 2, "of": 6}
+
+
+@pytest.mark.parametrize("turns", ["last", "gold_history"])
+def test_dialogues_that_are_left_out_make_scores_partial(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: str
+) -> None:
+    """A run that leaves out what is too long has not been scored on the set; with nothing left there is no score."""
+    limit = sorted(len(run.prompt.render(one).ids) for one in read_dialogues(splits["held"]))[3]
+    every = changed(run, turns=turns)
+    data = every.config.data.model_copy(update={"overlong": "drop_dialogue", "max_tokens": limit})
+    short = replace(every, config=every.config.model_copy(update={"data": data}), prompt=copy(run.prompt))
+    short.prompt.max_tokens = limit
+    generate(short, splits, tmp_path)
+    assert "2 of 6 dialogues are too long and left out" in capsys.readouterr().out
+    scores = score_run(tmp_path, short.config)
+    assert scores["partial"]["of"] == scores["n"] + 2
+    print_scores(scores)
+    assert "PARTIAL: held" in capsys.readouterr().out
+    short.prompt.max_tokens = 20
+    none = tmp_path / "none"
+    none.mkdir()
+    with pytest.raises(DataError, match="none of its 6 dialogues has a turn that can be asked for"):
+        generate(short, splits, none)
+
+
+def test_a_second_process_is_refused(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """While one answers, another would take its file away, and the replies would be lost."""
+    with writing_alone(tmp_path), pytest.raises(DataError, match="another process writes replies"):
+        generate(run, splits, tmp_path)
+    assert not (tmp_path / REPLIES).exists()
+    generate(run, splits, tmp_path)
+
+
+def test_generation_goes_on_after_a_full_disk(run: LoadedRun, splits: dict[str, Path], tmp_path: Path) -> None:
+    """The file is named, and what was written stays."""
+    generate(run, splits, tmp_path)
+    path = tmp_path / REPLIES
+    whole = without_seconds(path)
+    size = path.stat().st_size
+    path.unlink()
+    with pytest.raises(OSError, match=rf"lines before stay.*{REPLIES}"), files_up_to(size // 2):
+        generate(run, splits, tmp_path)
+    assert 0 < path.stat().st_size <= size // 2
+    generate(run, splits, tmp_path)
+    assert without_seconds(path) == whole

@@ -1,6 +1,7 @@
 """GPT-eval through real HTTP against a fake endpoint that misbehaves in every way we know of."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from omnichat.dialogue import Reply as Said
 from omnichat.evaluation import judge_command, mos_command
 from omnichat.evaluation.compare import compare_runs
 from omnichat.evaluation.judging import JUDGE, JUDGEMENTS, Judge, case_of, gpt_eval, questions, read_judgements
-from omnichat.evaluation.replies import Answer
+from omnichat.evaluation.replies import Answer, writing_alone
 from omnichat.evaluation.report import write_report
 from omnichat.evaluation.score import score_run
 from omnichat.evaluation.screen import print_scores
@@ -281,7 +282,7 @@ def test_old_judgements_are_not_mixed_with_new_ones(run_dir: Path, answers: list
 
 
 def test_the_protocol_of_the_authors(run_dir: Path, answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten warm samples of a bare score, each with a seed of its own, averaged; what is given beside it wins."""
+    """Ten warm samples of a bare score, averaged; what is given beside it wins. This server knows no `n`."""
 
     def script(number: int, body: dict[str, Any]) -> str:
         return json.dumps({"score": 4 if body["seed"] < 500 else 3})
@@ -300,6 +301,137 @@ def test_the_protocol_of_the_authors(run_dir: Path, answers: list[Answer], capsy
         assert "temperature:1.5|reference:hidden|reason:not asked" in found.signature
         assert judge(run_dir, fake, "protocol=voxdialogue", "repeats=2") == 0
         assert len(fake.bodies) == 50
+
+
+def several(body: dict[str, Any], *scores: int) -> Reply:
+    """As many bare scores as `n` asks for, the given ones in turn."""
+    told = [json.dumps({"score": scores[number % len(scores)]}) for number in range(body.get("n", 1))]
+    return {"record": completion(told[0], body["model"], *told[1:])}
+
+
+def test_one_request_asks_for_all_verdicts_on_a_reply(
+    run_dir: Path, answers: list[Answer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the authors' code does: the prompt is sent, and paid for, once. What is there is not asked for again."""
+    with serve(lambda number, body: several(body, 4, 2)) as fake:
+        price = ("protocol=voxdialogue", "estimate=true", "price=1,0")
+        assert judge(run_dir, fake, *price) == 0
+        assert "50 verdicts by 5 questions, about" in capsys.readouterr().out
+        assert judge(run_dir, fake, "protocol=voxdialogue", "repeats=4") == 0
+        assert [body["n"] for body in fake.bodies] == [4] * 5
+        assert "scripts: 3.00 of 5, n=4" in capsys.readouterr().out
+        assert judge(run_dir, fake, "protocol=voxdialogue") == 0
+        assert [body["n"] for body in fake.bodies[5:]] == [6] * 5
+        assert {body["seed"] for body in fake.bodies[5:]} == {400}
+        records = read_judgements(run_dir).values()
+        assert len(records) == 50
+        assert sum(record["tokens"][0] for record in records) == 10 * 100  # of each request once
+        found = gpt_eval(run_dir, answers)
+        assert isinstance(found, Statistic)
+        assert found.value == pytest.approx(3)
+        assert judge(run_dir, fake, "protocol=voxdialogue") == 0
+        assert len(fake.bodies) == 10
+        assert judge(run_dir, fake, "repeats=2") == 1  # this judge gives no reason; at temperature 0
+        assert all("n" not in body for body in fake.bodies[10:])
+
+
+def test_the_estimate_is_of_what_is_asked(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten verdicts by one request have ten answers and one prompt to pay for; a server that knows no `n`, ten."""
+
+    def said(*arguments: str) -> list[float]:
+        assert judge(run_dir, Fake(rated, "http://127.0.0.1:9/v1"), *arguments, "estimate=true", "price=1,1") == 0
+        return [float(one.replace(",", "")) for one in re.findall(r"[\d,]*\d(?:\.\d+)?", capsys.readouterr().out)[1:]]
+
+    _, prompts, answers, _ = said("temperature=1.5", "reason=false")
+    verdicts, questions, once, tenfold, *_, singly = said("protocol=voxdialogue")
+    assert (verdicts, questions) == (50, 5)
+    assert (once, tenfold) == (prompts, 10 * answers)
+    assert singly == pytest.approx(10 * prompts, rel=1e-3)
+
+
+def test_a_server_that_refuses_n_is_asked_for_one_at_a_time(run_dir: Path) -> None:
+    """Some say so by a 400, which is the end of a judging only if a plain question gets it too."""
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        if "n" in body:
+            return {"status": 400, "record": {"error": {"message": "n must be 1"}}}
+        return several(body, 3)
+
+    with serve(script) as fake:
+        assert judge(run_dir, fake, "protocol=voxdialogue", "threads=1", "attempts=1") == 0
+        assert len(fake.bodies) == 51
+    assert len(read_judgements(run_dir)) == 50
+
+
+def test_what_is_nonsense_among_several_is_asked_again(run_dir: Path) -> None:
+    """Left out, as the authors' code leaves it, a mean would be over however many came."""
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        if body["n"] == 3:
+            return {"record": completion("four", body["model"], '{"score": 5}', '{"score": 11}')}
+        return several(body, 3)
+
+    with serve(script) as fake:
+        assert judge(run_dir, fake, "temperature=1", "repeats=3", "reason=false", "threads=1") == 0
+        assert [body["n"] for body in fake.bodies] == [3, 2] * 5
+    assert sorted(record["score"] for record in read_judgements(run_dir).values()) == [3] * 10 + [5] * 5
+
+
+def test_a_kill_between_requests_costs_what_was_not_answered(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of three verdicts on a reply are kept when the third never comes, and it alone is asked for later."""
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        if body["n"] == 3:
+            return {"record": completion('{"score": 5}', body["model"], '{"score": 4}', "four")}
+        return {"status": 500}
+
+    asked = ("temperature=1", "repeats=3", "reason=false", "threads=1", "split=voices")
+    with serve(lambda number, body: script(number, {"n": 1, **body})) as fake:
+        assert judge(run_dir, fake, *asked) == 1
+    assert "2 of 6 verdicts are missing (2 busy)" in capsys.readouterr().err
+    assert len(read_judgements(run_dir)) == 4
+    with serve(lambda number, body: several(body, 1)) as fake:
+        assert judge(run_dir, fake, *asked) == 0
+        assert ["n" in body for body in fake.bodies] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"raw": b'{"choices": [{"message": {"content": "{}"}}], "usage": {"prompt_tokens": 1e999}}'},
+        {"raw": b'{"choices": {"0": 1}}'},
+        {"raw": b'{"choices": [5]}'},
+        {"raw": b"[" * 100_000},
+        '{"reason": ' + "[" * 100_000,
+    ],
+)
+def test_hostile_answers_are_nonsense(run_dir: Path, fault: Reply, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a server sends ends in a code, not in a traceback."""
+    with serve(lambda number, body: fault) as fake:
+        assert judge(run_dir, fake, "attempts=1", "split=voices") == 1
+    assert re.search(r"2 of 2 verdicts are missing \(2 (nonsense|broken_response)\)", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("key", ["sk-test-0123456789\r", "sk-test-0123456789\n", "sk-test-“0123456789”"])
+def test_a_key_that_can_be_none(
+    run_dir: Path, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read from a file with the end of its line, or pasted with quotes: httpx says so with the key, five times."""
+    monkeypatch.setenv("MY_KEY", key)
+    with serve(rated) as fake:
+        assert judge(run_dir, fake, "key_env=MY_KEY") == 1
+        assert not fake.bodies
+    said = capsys.readouterr()
+    assert "MY_KEY holds what no key can" in said.err
+    assert "0123456789" not in said.err + said.out
+
+
+def test_a_second_judging_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both would pay for the same verdicts, and the second takes the first's file away."""
+    with serve(rated) as fake, writing_alone(run_dir):
+        assert judge(run_dir, fake) == 1
+        assert not fake.bodies
+    assert "another process writes replies or verdicts" in capsys.readouterr().err
 
 
 def test_only_verdicts_got_alike_are_compared(

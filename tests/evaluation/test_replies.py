@@ -7,9 +7,20 @@ from pathlib import Path
 import pytest
 
 from omnichat.dialogue import AudioRef, DataError
-from omnichat.evaluation.replies import Answer, answer_from_json, answer_to_json, mend, read_answers
+from omnichat.evaluation.replies import (
+    Answer,
+    answer_from_json,
+    answer_to_json,
+    appending,
+    mend,
+    read_answers,
+    read_lines,
+    replace_file,
+    writing_alone,
+)
 from omnichat.recipes import ROOT
 from omnichat.run_folder import REPLIES
+from tests.disk import files_up_to
 
 
 def test_round_trip(answers: list[Answer]) -> None:
@@ -147,3 +158,51 @@ def test_mend_refuses_damage_in_the_middle(run_dir: Path) -> None:
     break_file(path, "bad_json")
     with pytest.raises(DataError, match="bad_json"):
         mend(path)
+
+
+def test_bytes_that_are_no_text_are_not_mended(run_dir: Path) -> None:
+    """Read with marks in their place the reply would stay as it is, and scoring refuse it, after every generation."""
+    path = run_dir / REPLIES
+    path.write_bytes(path.read_bytes().replace(b"enjoy the beach", b"enjoy the b\xffach", 1))
+    for read in (read_answers, mend):
+        with pytest.raises(DataError, match=rf"{REPLIES}:2: .*delete the line and make the replies again") as error:
+            read(path)
+        assert error.value.reason == "bad_encoding"
+
+
+@pytest.mark.parametrize("how", ["bad_json", "no_reference", "unknown_style", "wrong_type"])
+def test_the_cure_of_a_broken_line_cures_it(run_dir: Path, answers: list[Answer], how: str) -> None:
+    """What scoring advises must not be refused by generation for the same line."""
+    path = run_dir / REPLIES
+    break_file(path, how)
+    with pytest.raises(DataError, match=r":2: .*delete the line and make the replies again"):
+        read_answers(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[2:]]))
+    assert mend(path)[0] == answers[0]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """With the file, and what becomes of it: lines that were whole stay, a file that is replaced stays as it was."""
+    path = tmp_path / "lines.jsonl"
+
+    def fill() -> None:
+        with files_up_to(3000), appending(path) as add:
+            for _ in range(100):
+                add("x" * 100)
+
+    with pytest.raises(OSError, match=r"lines before stay.*lines\.jsonl"):
+        fill()
+    assert len(read_lines(path)) == 29
+    with pytest.raises(OSError, match=r"stays as it was.*lines\.jsonl"), files_up_to(1000):
+        replace_file(path, b"y" * 2000)
+    assert len(read_lines(path)) == 29
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    """Each would take the other's replies out of the file when it mends it."""
+    with writing_alone(tmp_path), pytest.raises(DataError, match="another process"), writing_alone(tmp_path):
+        pass
+    with writing_alone(tmp_path):
+        pass

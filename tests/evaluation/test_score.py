@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,3 +256,35 @@ def test_scores_by_turn(answers: list[Answer]) -> None:
     assert scores["2"]["metrics"]["exact_reply"]["value"] == 1
     assert scores["1"]["metrics"]["exact_reply"]["value"] == 0.5
     assert score_answers(second, resamples=5)["by_turn"] == {}
+
+
+def test_replies_of_one_script_have_no_interval(answers: list[Answer]) -> None:
+    """The turns of one dialogue, or the branches of one script, say nothing of how far others would differ."""
+    one = [replace(answer, scene=answer.scene | {"script": "one"}) for answer in answers]
+    entry = score_answers(one, resamples=20)["metrics"]["rouge_l"]
+    assert 0 < entry["value"] < 1
+    assert entry["ci95"] is None
+    assert entry["n"] == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("change", "lacking"),
+    [
+        ({"splits": {"scripts": {}, "voices": {"replies": 2, "of": 2}}}, "replies of 'scripts', of of 'scripts'"),
+        (
+            {"splits": {"scripts": {"replies": "4", "of": 4}, "voices": None}},
+            "replies of 'scripts', replies of 'voices'",
+        ),
+        ({"decoding": ...}, "decoding"),
+        ({"step": ...}, "step"),
+    ],
+)
+def test_a_description_that_lacks_something_is_named(
+    run_dir: Path, config: RunConfig, change: dict[str, Any], lacking: str
+) -> None:
+    """Of a version to come, or changed by hand: not with a KeyError."""
+    path = run_dir / GENERATION
+    about = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in about.items() if value is not ...}))
+    with pytest.raises(DataError, match=f"does not say {lacking}"):
+        score_run(run_dir, config)

@@ -65,3 +65,19 @@ def test_no_interval_without_resamples_or_with_one_reply() -> None:
     """An interval from nothing would look like certainty."""
     assert mean([1.0, 0.0], "m").interval(resample(["a", "b"], 0, 0)) is None
     assert mean([1.0, None], "m").interval(resample(["a", "b"], 10, 0)) is None
+
+
+def test_no_interval_of_one_unit() -> None:
+    """Turns of one dialogue are drawn together: their interval has no width, and would pass for certainty."""
+    values = [1.0, 0.0, 1.0, None]
+    assert mean(values, "m").interval(resample(["a", "a", "a", "b"], 50, 0)) is None
+    assert mean(values, "m").interval(resample(["a", "b", "b", "c"], 50, 0)) is not None
+
+
+def test_resamples_without_anything_that_counts_are_left_out() -> None:
+    """Few resamples of many replies of which few count: what is not defined is no end of an interval."""
+    values: list[float | None] = [0.0, 1.0, *[None] * 60]
+    names = [str(number) for number in range(62)]
+    for seed in range(20):
+        interval = mean(values, "m").interval(resample(names, 1, seed))
+        assert interval is None or all(map(math.isfinite, interval))

@@ -21,21 +21,15 @@ from omnichat.run_folder import SKIPPED_FILE
 from omnichat.training import events
 from omnichat.training.events import fit_events
 from omnichat.training.guard import TrainingError
-from tests.two_tracks import events_config, write_two_tracks
+from tests.two_tracks import events_config
 from tests.wandb_file import read_wandb
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """See `write_two_tracks`."""
-    return write_two_tracks(tmp_path_factory.mktemp("tracks"))
-
-
-@pytest.fixture(scope="module")
-def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps that nothing happened to."""
     run = tmp_path_factory.mktemp("whole")
-    assert fit_events(events_config(store, "trainer.max_steps=4", "preflight=off"), run) == 0
+    assert fit_events(events_config(tracks, "trainer.max_steps=4", "preflight=off"), run) == 0
     return run
 
 
@@ -65,10 +59,10 @@ def spoilt(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[int, Tensor], Tenso
     monkeypatch.setattr(EventModel, "forward", hook)
 
 
-def test_it_learns_and_the_best_is_kept(store: Path, tmp_path: Path) -> None:
+def test_it_learns_and_the_best_is_kept(tracks: Path, tmp_path: Path) -> None:
     """A model that learns nothing cannot halve the loss; the best by the held-out loss stays, as of any run."""
     more = ("trainer.max_steps=40", "trainer.validate_every=20", "trainer.learning_rate=5e-3", "trainer.save_every=0")
-    assert fit_events(events_config(store, *more), tmp_path) == 0
+    assert fit_events(events_config(tracks, *more), tmp_path) == 0
     steps = [record for record in records(tmp_path) if "loss/total" in record]
     assert [record["step"] for record in steps] == list(range(1, 41))
     assert steps[-1]["loss/total"] < 0.5 * steps[0]["loss/total"]
@@ -83,7 +77,7 @@ def test_it_learns_and_the_best_is_kept(store: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_goes_on_bit_for_bit(
-    number: int, code: int, store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, code: int, tracks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saved after the step in hand, with the exit code of the signal; nothing is lost or trained twice."""
     step, handler = events._Training._train, signal.getsignal(number)
@@ -92,7 +86,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         os.kill(os.getpid(), number) if which == 1 else None
         return step(self, which)
 
-    config = events_config(store, "trainer.max_steps=4", "trainer.keep_last=0")
+    config = events_config(tracks, "trainer.max_steps=4", "trainer.keep_last=0")
     with monkeypatch.context() as patched:
         patched.setattr(events._Training, "_train", signalled)
         assert fit_events(config, tmp_path) == code
@@ -103,9 +97,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert records(tmp_path) == records(whole)
 
 
-def test_frames_that_are_not_kept_are_the_same(store: Path, whole: Path, tmp_path: Path) -> None:
+def test_frames_that_are_not_kept_are_the_same(tracks: Path, whole: Path, tmp_path: Path) -> None:
     """`data.features` says where frames come from, not what they are; frozen is frozen, and not saved."""
-    fit_events(events_config(store, "trainer.max_steps=4", "data.features=live"), tmp_path)
+    fit_events(events_config(tracks, "trainer.max_steps=4", "data.features=live"), tmp_path)
     assert trained(tmp_path, 4) == trained(whole, 4)
     start = load_checkpoint(whole / "checkpoints" / "4")
     assert not [name for name in start.weights() if name.startswith("encoders")]
@@ -113,9 +107,9 @@ def test_frames_that_are_not_kept_are_the_same(store: Path, whole: Path, tmp_pat
     assert load_config("recipe=interact_events", "model.llm.checkpoint=null").model.llm.checkpoint is None
 
 
-def test_the_folder_is_one_run_s(store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_one_run_s(tracks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, ranks or configs in one folder would destroy each other's checkpoints."""
-    config = events_config(store, "trainer.max_steps=2")
+    config = events_config(tracks, "trainer.max_steps=2")
     hold = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(); input()"
     command = [sys.executable, "-u", "-c", hold, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -127,20 +121,20 @@ def test_the_folder_is_one_run_s(store: Path, whole: Path, tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     for given in ("trainer.devices=2", "trainer.strategy=ddp", "trainer.compile=true"):
         with pytest.raises(ConfigError, match=rf"{given.partition('=')[0]}: .*; task=events trains in one process"):
-            fit_events(events_config(store, given), tmp_path)
+            fit_events(events_config(tracks, given), tmp_path)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"trainer.accelerator: gpu, but there is none"):
-            fit_events(events_config(store, "trainer.accelerator=gpu"), tmp_path)
+            fit_events(events_config(tracks, "trainer.accelerator=gpu"), tmp_path)
     with pytest.raises(ConfigError, match="seed: 0 there, 1 here"):
-        fit_events(events_config(store, "trainer.max_steps=5", "seed=1"), whole)
+        fit_events(events_config(tracks, "trainer.max_steps=5", "seed=1"), whole)
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(ConfigError, match="not the first of several processes"):
         fit_events(config, tmp_path)
 
 
-def test_it_can_begin_with_another_run_s_weights(store: Path, whole: Path, tmp_path: Path) -> None:
+def test_it_can_begin_with_another_run_s_weights(tracks: Path, whole: Path, tmp_path: Path) -> None:
     """`init_from` that is passed over in silence would be the wrong experiment."""
-    config = events_config(store, "trainer.max_steps=2", "trainer.learning_rate=1e-12", f"init_from={whole}")
+    config = events_config(tracks, "trainer.max_steps=2", "trainer.learning_rate=1e-12", f"init_from={whole}")
     assert fit_events(config, tmp_path) == 0
     before = load_checkpoint(whole / "checkpoints" / "4").weights()
     after = load_checkpoint(tmp_path / "checkpoints" / "2").weights()
@@ -149,14 +143,14 @@ def test_it_can_begin_with_another_run_s_weights(store: Path, whole: Path, tmp_p
 
 
 def test_a_step_that_is_not_finite_is_left_out(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One bad sample must not destroy weights or moments; its step's moments are on record. Three in a row end it."""
     bad = {3, *range(8, 20)}  # the second micro-batch of step 2; all from step 5 on
     spoilt(monkeypatch, lambda call, logits: logits * float("nan") if call in bad else logits)
     more = ("trainer.max_steps=9", "trainer.save_every=1", "trainer.keep_last=0", "preflight=off")
     with pytest.raises(TrainingError, match=r"step 7: the gradients are not finite, moments d\d at .*3 steps in a row"):
-        fit_events(events_config(store, *more), tmp_path)
+        fit_events(events_config(tracks, *more), tmp_path)
     assert trained(tmp_path, 2) == trained(tmp_path, 1)
     assert trained(tmp_path, 3) != trained(tmp_path, 2)
     assert trained(tmp_path, 6) == trained(tmp_path, 4)
@@ -169,17 +163,17 @@ def test_a_step_that_is_not_finite_is_left_out(
 
 
 def test_a_run_whose_first_steps_were_left_out_goes_on(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint from before the first moments has no file of them."""
     spoilt(monkeypatch, lambda call, logits: logits * float("nan") if call < 2 else logits)
     more = ("trainer.save_every=1", "trainer.warmup_steps=1", "preflight=off")
-    assert fit_events(events_config(store, "trainer.max_steps=1", *more), tmp_path) == 0
+    assert fit_events(events_config(tracks, "trainer.max_steps=1", *more), tmp_path) == 0
     assert "optimizer" not in load_checkpoint(tmp_path / "checkpoints" / "1").tensors
-    assert fit_events(events_config(store, "trainer.max_steps=2", *more), tmp_path) == 0
+    assert fit_events(events_config(tracks, "trainer.max_steps=2", *more), tmp_path) == 0
 
 
-def test_too_little_memory_is_explained(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_explained(tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bare traceback says neither which moments were too much, nor which key to turn."""
 
     def full(call: int, logits: Tensor) -> Tensor:
@@ -189,14 +183,14 @@ def test_too_little_memory_is_explained(store: Path, tmp_path: Path, monkeypatch
 
     spoilt(monkeypatch, full)
     with pytest.raises(TrainingError, match=r"step 2: out of memory .* 4 moments \(d\d at .*Lower trainer.micro_batch"):
-        fit_events(events_config(store, "trainer.max_steps=2", "preflight=off"), tmp_path)
+        fit_events(events_config(tracks, "trainer.max_steps=2", "preflight=off"), tmp_path)
 
 
 def test_preflight_leaves_no_trace(
-    store: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tracks: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looked at before the first step, and trained as without; `only` ends there; a full disk is named in time."""
-    config = events_config(store, "trainer.max_steps=4", "preflight=only", "logger.tensorboard=true")
+    config = events_config(tracks, "trainer.max_steps=4", "preflight=only", "logger.tensorboard=true")
     assert fit_events(config, tmp_path) == 0
     printed = capsys.readouterr().out
     batch = "largest micro-batch: 4 moments of 3.06 s, all are as long; forward and backward"
@@ -213,13 +207,13 @@ def test_preflight_leaves_no_trace(
     with monkeypatch.context() as patched:
         patched.setattr("omnichat.training.preflight.shutil.disk_usage", lambda path: usage)
         with pytest.raises(TrainingError, match=r"a checkpoint takes .*10 B are free.*hydra.run.dir"):
-            fit_events(events_config(store, "trainer.max_steps=4"), tmp_path)
-    assert fit_events(events_config(store, "trainer.max_steps=4"), tmp_path) == 0
+            fit_events(events_config(tracks, "trainer.max_steps=4"), tmp_path)
+    assert fit_events(events_config(tracks, "trainer.max_steps=4"), tmp_path) == 0
     assert "preflight" in capsys.readouterr().out
     assert trained(tmp_path, 4) == trained(whole, 4)
 
 
-def test_loggers_without_secrets(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loggers_without_secrets(tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorBoard and W&B get each figure that metrics.jsonl has, and nothing that a run writes tells a secret."""
     boards = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pytest.importorskip("wandb")
@@ -230,7 +224,7 @@ def test_loggers_without_secrets(store: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("omnichat.training.loggers.FINISH_SECONDS", 200.0)  # for a machine that is busy
     more = ("logger.tensorboard=true", "logger.wandb.mode=offline", f"logger.wandb.group={secret}")
     run = tmp_path / "run"
-    config = events_config(store, "trainer.max_steps=2", "trainer.validate_every=2", *more)
+    config = events_config(tracks, "trainer.max_steps=2", "trainer.validate_every=2", *more)
     assert fit_events(config, run) == 0
     written = {(one["step"], key): value for one in records(run) for key, value in one.items() if key != "step"}
     assert {"loss/total", "optim/skipped", "validation/val/f1_macro"} <= {key for _, key in written}
@@ -248,7 +242,7 @@ def test_loggers_without_secrets(store: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_dead_service_does_not_hold_a_run(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """W&B's server takes the connection and never answers: all steps are trained, and the wait at the end is limited.
 
@@ -260,7 +254,7 @@ def test_a_dead_service_does_not_hold_a_run(
         monkeypatch.setenv("WANDB_API_KEY", "c0ffee" * 6 + "beef")
         monkeypatch.setattr("omnichat.training.loggers.FINISH_SECONDS", 1.0)
         more = ("logger.wandb.mode=online", "trainer.precision=bf16-mixed", "trainer.validate_every=2")
-        assert fit_events(events_config(store, "trainer.max_steps=2", *more), tmp_path) == 0
+        assert fit_events(events_config(tracks, "trainer.max_steps=2", *more), tmp_path) == 0
     assert "W&B did not finish in 1 s" in capsys.readouterr().out
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 2]
     assert saved(tmp_path) == [2]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnichat.audio import load_audio, pieces
-from omnichat.dialogue import AudioRef, Dialogue
+from omnichat.dialogue import AudioRef, DataError, Dialogue
 from omnichat.evaluation.baselines.reading import audio_names, user_audio
-from omnichat.evaluation.replies import read_lines, replace_file
+from omnichat.evaluation.replies import appending, read_lines, replace_file
 
 FILE = "transcripts.jsonl"
 NOT_UNDERSTOOD = "(not understood)"  # stands for a turn in which nothing was recognised: no model takes an empty turn
@@ -35,6 +35,9 @@ class Transcripts:
         language: of the speech.
         max_tokens: of a transcript of 30 s.
         batch_size: pieces of up to 30 s that are heard at once.
+
+    Raises:
+        DataError: `bad_json` with `file:line`, for a line that is broken and not the last.
     """
 
     def __init__(
@@ -43,9 +46,9 @@ class Transcripts:
         self.path, self.identity = folder / FILE, identity
         self._recogniser, self._language, self._max_tokens = recogniser, language, max_tokens
         self._batch_size = batch_size
-        records = [json.loads(line) for _, line in read_lines(self.path)]
-        self._words = {one["audio"]: one["text"] for one in records if one["recogniser"] == identity}
-        replace_file(self.path, "".join(self._line(name) for name in self._words).encode())
+        records = [_read(line, f"{self.path}:{number}") for number, line in read_lines(self.path)]
+        self._words = {audio: text for audio, recogniser, text in records if recogniser == identity}
+        replace_file(self.path, "".join(self._line(name) + "\n" for name in self._words).encode())
 
     def hear(self, dialogues: Sequence[Dialogue]) -> None:
         """Transcribe every user turn of the dialogues that is not there yet.
@@ -68,8 +71,9 @@ class Transcripts:
             for name, text in zip(owners[batch], words, strict=True):
                 said[name].append(text)
         self._words |= {name: " ".join(parts).strip() for name, parts in said.items()}
-        with self.path.open("a", encoding="utf-8") as out:
-            out.writelines(self._line(name) for name in said)
+        with appending(self.path) as add:
+            for name in said:
+                add(self._line(name))
 
     def of(self, ref: AudioRef) -> str:
         """The words of a turn that `hear` has met."""
@@ -89,4 +93,21 @@ class Transcripts:
 
     def _line(self, name: str) -> str:
         record = {"audio": name, "recogniser": self.identity, "text": self._words[name]}
-        return json.dumps(record, ensure_ascii=False) + "\n"
+        return json.dumps(record, ensure_ascii=False)
+
+
+def _read(line: str, where: str) -> tuple[str, str, str]:
+    """Name of the audio, recogniser and words.
+
+    Raises:
+        DataError: `bad_json`.
+    """
+    try:
+        record = json.loads(line)
+        audio, recogniser, text = record["audio"], record["recogniser"], record["text"]
+        if not all(isinstance(one, str) for one in (audio, recogniser, text)):
+            raise TypeError("text expected")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"is not a transcript ({error!r}); delete the line: the same command hears that turn again"
+        raise DataError("bad_json", message, where) from None
+    return audio, recogniser, text

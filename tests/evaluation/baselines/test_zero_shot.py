@@ -1,6 +1,7 @@
 """Whisper before a language model, and Qwen2-Audio, on tiny random checkpoints in the real formats."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, read_dialogues
+from omnichat.evaluation import command
 from omnichat.evaluation.answering import Asked, make_work
+from omnichat.evaluation.baselines import asr_llm
 from omnichat.evaluation.baselines.asking import INSTRUCTION, messages, rendered, text_part
 from omnichat.evaluation.baselines.command import main
 from omnichat.evaluation.baselines.qwen2_audio import Qwen2Audio
@@ -160,19 +163,68 @@ def test_the_instruction_s_example_can_be_read() -> None:
     assert style == Style("female", "happy", "normal", "high")
 
 
-def test_a_prompt_beyond_the_context_is_named(
+@pytest.mark.parametrize("turns", ["last", "gold_history", "own_history"])
+def test_a_prompt_beyond_the_context_is_a_failure(
+    turns: str,
+    whisper: Path,
+    chat_model: Path,
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One long dialogue must not end a night's work, nor be left out: its reply is wrong by name, the others stay.
+
+    Asked beyond its context a model writes nonsense, which would be scored as its best.
+    """
+    seen, check = list[int](), asr_llm.check_length
+
+    def noted(count: int, new: int, limit: int | None, dialogue: Dialogue) -> None:
+        seen.append(count + new)
+        check(count, new, limit, dialogue)
+
+    monkeypatch.setattr(asr_llm, "check_length", noted)
+    same = [f"store={store}", f"turns={turns}"]
+    assert main([*arguments("asr_llm", whisper, chat_model, Path()), *same, f"out={tmp_path / 'whole'}"], "") == 0
+    lengths, copy = sorted(seen), tmp_path / "short"
+    shutil.copytree(chat_model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    limit = lengths[len(lengths) // 2]
+    (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": limit}))
+    out = tmp_path / "out"
+    begin = [*arguments("asr_llm", whisper, copy, Path()), *same, f"out={out}"]
+    assert main(begin, "") == 0
+    answers = read_answers(out / REPLIES)
+    failed = {answer.key for answer in answers if answer.failure == "too_long"}
+    assert len(answers) == len(lengths)
+    assert 0 < len(failed) < len(answers)
+    assert f"{len(failed)} turns are not answered, they do not fit into the model's context" in capsys.readouterr().out
+    if turns != "own_history":
+        assert len(failed) == sum(length > limit for length in lengths)
+        whole = {answer.key: answer.reply for answer in read_answers(tmp_path / "whole" / REPLIES)}
+        assert all(answer.reply == whole[answer.key] for answer in answers if answer.key not in failed)
+    before = (out / REPLIES).read_bytes()
+    assert main(begin, "") == 0
+    assert (out / REPLIES).read_bytes() == before
+    assert command.main([f"run={out}", "stage=score"], "") == 0
+    assert f"{len(failed)} of {len(answers)} turns were not answered (too_long)" in capsys.readouterr().out
+
+
+def test_a_broken_transcript_is_named(
     whisper: Path, chat_model: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model that was asked beyond it writes nonsense, which would be scored as the model's best."""
-    copy = tmp_path / "short"
-    copy.mkdir()
-    for file in chat_model.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 300}))
-    begin = [*arguments("asr_llm", whisper, copy, Path()), f"store={store}", f"out={tmp_path / 'out'}"]
-    assert main(begin, "") == 1
-    assert "the model reads 300" in capsys.readouterr().err
+    """With its line and the cure: hearing is most of the work, and nobody should have to begin anew."""
+    begin = [*arguments("asr_llm", whisper, chat_model, Path()), f"store={store}", f"out={tmp_path / 'out'}"]
+    assert main(begin, "") == 0
+    path = tmp_path / "out" / FILE
+    lines = path.read_text().splitlines(keepends=True)
+    for broken in ("{", "[]", '{"audio": "a", "recogniser": "b", "text": 5}'):
+        path.write_text("".join([lines[0], f"{broken}\n", *lines[2:]]))
+        assert main(begin, "") == 1
+        assert f"{FILE}:2: is not a transcript" in capsys.readouterr().err
+    path.write_text("".join([lines[0], *lines[2:]]))
+    assert main(begin, "") == 0
+    assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)
 
 
 def test_a_checkpoint_with_a_weight_missing_is_refused(qwen2_audio: Path, tmp_path: Path) -> None:
