@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,17 @@ WINDOW = 17
 PIECE = 30 * SAMPLE_RATE  # Whisper's context; longer clips are cut into pieces of it, for every expert alike
 MIN_SAMPLES = HOP  # a shorter clip gives no frame
 MAX_CHANNELS = 8
+_NO_LENGTH = 2**62  # file samples, and more than any file has: libsndfile's word for a length that nobody wrote
 _STREAMED = 0x7FFFF000  # bytes; what pipes write for a length they do not know yet (sox, ffmpeg: 2 or 4 GiB)
+
+# Forms made of chunks, by their first words: the order of the bytes in a number, and the chunk of the samples.
+_CHUNKED: dict[tuple[bytes, bytes], tuple[Literal["little", "big"], bytes]] = {
+    (b"RIFF", b"WAVE"): ("little", b"data"),
+    (b"RF64", b"WAVE"): ("little", b"data"),
+    (b"RIFX", b"WAVE"): ("big", b"data"),
+    (b"FORM", b"AIFF"): ("big", b"SSND"),
+    (b"FORM", b"AIFC"): ("big", b"SSND"),
+}
 
 
 def num_frames(num_samples: int) -> int:
@@ -57,8 +67,8 @@ def audio_ref(path: Path | str) -> AudioRef:
     """A reference to a whole file, its length read from the header.
 
     Raises:
-        DataError: see `load_audio`; `truncated` where a WAV ends before the length that its header promises, which
-            libsndfile corrects in silence: nobody could tell later that something was lost.
+        DataError: see `load_audio`; `truncated` where a WAV or AIFF ends before the length that its header promises,
+            which libsndfile corrects in silence: nobody could tell later that something was lost.
     """
     ref = AudioRef(str(path), 0)
     ref = replace(ref, num_samples=stored_samples(ref))
@@ -67,12 +77,14 @@ def audio_ref(path: Path | str) -> AudioRef:
 
 
 def check_whole(path: str) -> None:
-    """Raise where a WAV ends before the length that its header promises; other forms show it when they are decoded.
+    """Raise where a WAV (RIFX and RF64 too) or AIFF ends before the length that its header promises.
+
+    Compressed forms show it when they are decoded.
 
     Raises:
         DataError: `truncated`.
     """
-    promised, there = _wav_data(path)
+    promised, there = _promised_bytes(path)
     if promised > there:
         message = f"its header promises {promised:,} bytes of samples, {there:,} are there; copy it again"
         raise DataError("truncated", message, path)
@@ -175,11 +187,12 @@ def decode(ref: AudioRef, first: int, stop: int) -> NDArray[np.float32]:
     if len(samples) != stop - first:
         message = f"the header promises samples up to {stop}, only {first + len(samples)} could be read; copy it again"
         raise DataError("truncated", message, path)
-    if not np.isfinite(samples).all():
-        raise DataError("not_finite", "holds NaN or infinite samples; render the file again", path)
     if ref.channel is not None:
         samples = samples[:, ref.channel, None]
-    wave: NDArray[np.float32] = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        wave: NDArray[np.float32] = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    if not np.isfinite(wave).all():
+        raise DataError("not_finite", "holds NaN or infinite samples; render the file again", path)
     return wave
 
 
@@ -206,16 +219,27 @@ def _header(ref: AudioRef) -> tuple[int, int]:
     return frames, rate
 
 
-def _wav_data(path: str) -> tuple[int, int]:
-    """Bytes of samples that a WAV promises, and those that are there; zeros for what is no WAV, or was streamed."""
+def _promised_bytes(path: str) -> tuple[int, int]:
+    """Bytes of samples that a file of chunks promises, and those that are there; zeros for others, and streamed ones.
+
+    RIFF and its relatives: RIFX and AIFF count with the high byte first, RF64 (EBU Tech 3306) has what 32 bits do not
+    hold in a chunk `ds64`: the size of the file and that of the samples.
+    """
     with open(path, "rb") as file:
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+        kind, form = file.read(4), file.read(8)[4:]
+        if (kind, form) not in _CHUNKED:
             return 0, 0
+        order, samples = _CHUNKED[kind, form]
+        long_size = 0
         while len(head := file.read(8)) == 8:
-            size = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
+            size = int.from_bytes(head[4:], order)
+            if head[:4] == samples:
                 there = os.fstat(file.fileno()).st_size - file.tell()
-                return (size, there) if size < _STREAMED else (0, 0)
+                size = long_size if size == 2**32 - 1 and long_size else size
+                return (size, there) if size < _STREAMED or long_size else (0, 0)
+            if head[:4] == b"ds64":
+                long_size = int.from_bytes(file.read(16)[8:], "little")
+                size -= 16
             file.seek(size + size % 2, os.SEEK_CUR)
     return 0, 0
 
@@ -236,6 +260,9 @@ def _read_header(ref: AudioRef, size: int, changed: int) -> tuple[int, int, int]
         raise DataError("unreadable", message, path) from None
     if info.frames == 0:
         raise DataError("empty", "holds no samples; render the file again, or leave the turn out", path)
+    if info.frames >= _NO_LENGTH:
+        message = "its header does not say how long it is, as of FLAC that was written to a pipe; write it to a file"
+        raise DataError("unreadable", message, path)
     if info.channels > MAX_CHANNELS:
         raise DataError("too_many_channels", f"{info.channels} channels; at most {MAX_CHANNELS} are averaged", path)
     if info.samplerate < 1_000 or info.samplerate > 768_000:

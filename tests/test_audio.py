@@ -232,3 +232,37 @@ def test_a_wav_that_was_cut_off_is_named_and_a_streamed_one_is_not(tmp_path: Pat
     extra = content[:36] + b"LIST\x03\x00\x00\x00abc\x00" + content[36:]  # chunks of odd size are padded
     path.write_bytes(extra)
     assert audio_ref(path).num_samples == SECOND
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "endian"), [("WAV", "PCM_24", "BIG"), ("RF64", "PCM_16", "FILE"), ("AIFF", "FLOAT", "FILE")]
+)
+def test_relatives_of_wav_that_were_cut_off_are_named(form: str, subtype: str, endian: str, tmp_path: Path) -> None:
+    """libsndfile corrects their lengths in silence too, and RF64 is what recordings of hours are kept in."""
+    path = tmp_path / "a.audio"
+    soundfile.write(path, noise(SECOND), SECOND, format=form, subtype=subtype, endian=endian)
+    assert audio_ref(path).num_samples == SECOND
+    cut(str(path), 0.5)
+    assert stored_samples(AudioRef(str(path), 0)) < SECOND
+    with pytest.raises(DataError, match=r"promises [0-9,]+ bytes of samples, .*\[truncated\]"):
+        audio_ref(path)
+
+
+def test_flac_that_does_not_say_its_length_is_named(tmp_path: Path) -> None:
+    """`ffmpeg -f flac -` writes such files; libsndfile takes them for 2**63 - 1 samples, and so did the reference."""
+    path = Path(write(tmp_path / "a.flac", noise(SECOND), subtype="PCM_16"))
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the number of samples: 36 bits of STREAMINFO (RFC 9639, section 8.2)
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"does not say how long it is.*\[unreadable\]"):
+        audio_ref(path)
+    with pytest.raises(DataError, match=r"does not say how long it is.*\[unreadable\]"):
+        load_audio(AudioRef(str(path), 8_000))
+
+
+def test_an_average_beyond_float32_is_not_finite(tmp_path: Path) -> None:
+    """Two channels, each of them finite, whose sum is not: infinities would reach the encoders."""
+    wave = np.full((SECOND, 2), 3e38, dtype=np.float32)
+    with pytest.raises(DataError, match=r"\[not_finite\]"):
+        load_audio(audio_ref(write(tmp_path / "a.wav", wave)))
