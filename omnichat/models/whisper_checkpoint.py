@@ -11,7 +11,7 @@ import transformers
 from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE
-from omnichat.models.encoders.checkpoint_files import EncoderError, read_torch
+from omnichat.models.encoders.checkpoint_files import EncoderError, is_named, looks_like, read_torch
 from omnichat.models.encoders.whisper import HUGGING_FACE_NAMES, SOURCE
 from omnichat.models.hugging_face import load_strictly
 
@@ -90,8 +90,10 @@ def load_whisper(checkpoint: Path, tokenizer: str, device: str) -> Whisper:
 def _from_openai(path: Path, words: Path) -> Any:
     contents = read_torch(path, SOURCE)
     dims, weights = contents.get("dims"), contents.get("model_state_dict")
-    if not isinstance(dims, dict) or not isinstance(weights, dict) or (lacking := DIMS.keys() - dims.keys()):
-        raise EncoderError(f"{path}: no checkpoint of openai-whisper{'' if not dims else f': no {lacking}'}")
+    if not isinstance(dims, dict) or not is_named(weights):
+        raise EncoderError(f"{path}: looks like {looks_like(contents)}, not like openai-whisper")
+    if lacking := sorted(DIMS.keys() - dims.keys()):
+        raise EncoderError(f"{path}: no checkpoint of openai-whisper: its dims lack {', '.join(lacking)}")
     values = {theirs: dims[ours] for ours, theirs in DIMS.items()}
     widths = {f"{side}_ffn_dim": 4 * dims["n_audio_state"] for side in ("encoder", "decoder")}
     generation = transformers.GenerationConfig.from_pretrained(words, local_files_only=True)

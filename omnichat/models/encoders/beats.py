@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from omnichat.models.encoders.checkpoint_files import (
     EncoderError,
     fill,
     folder_looks_like,
+    is_named,
     looks_like,
     read_config,
     read_torch,
@@ -304,11 +305,18 @@ def load_beats(checkpoint: Path, layout: Layout = "tokens") -> BeatsEncoder:
         raise EncoderError(f"{checkpoint}: looks like {folder_looks_like(checkpoint)}, not like a BEATs file; {SOURCE}")
     contents = read_torch(checkpoint, SOURCE)
     kind, values, weights = looks_like(contents), contents.get("cfg"), contents.get("model")
-    if kind != BEATS or not isinstance(values, dict) or not isinstance(weights, dict):
+    if kind != BEATS or not isinstance(values, dict) or not is_named(weights):
         raise EncoderError(f"{checkpoint}: looks like {kind}, not like BEATs with its `cfg` and `model`; {SOURCE}")
     config = read_config(BeatsConfig, values, f"{checkpoint}: cfg")
     if config.input_patch_size != PATCH:
         raise EncoderError(f"{checkpoint}: patches of {config.input_patch_size}; 50 tokens a second need {PATCH}")
-    label_dict = contents.get("label_dict") or {}
-    labels = tuple(str(label_dict[index]) for index in sorted(label_dict))
-    return BeatsEncoder(fill(lambda: BeatsNet(config, layout), weights, checkpoint), labels)
+    net = fill(lambda: BeatsNet(config, layout), weights, checkpoint)
+    return BeatsEncoder(net, _labels(contents.get("label_dict") or {}, config, checkpoint))
+
+
+def _labels(found: Any, config: BeatsConfig, checkpoint: Path) -> tuple[str, ...]:
+    """The classes of a fine-tuned checkpoint in the predictor's order; none where the file does not name them."""
+    count = config.predictor_class if config.finetuned_model and found else 0
+    if not isinstance(found, dict) or (count and set(found) != set(range(count))):
+        raise EncoderError(f"{checkpoint}: its label_dict does not name the classes 0 to {config.predictor_class - 1}")
+    return tuple(str(found[index]) for index in range(count))

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,7 +50,7 @@ def read_torch(path: Path, source: str) -> dict[str, Any]:
             f"{path}: refused, because {what}, and reading it would run code from the file; if you trust it, load it "
             "where that does no harm and save its tensors and configuration again as plain dictionaries"
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except Exception as error:  # a pickle with a flipped bit fails in any way there is
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EncoderError(f"{path}: truncated or damaged ({reason}); get it again: {source}") from None
     if not isinstance(contents, dict):
@@ -89,7 +89,7 @@ def read_safetensors(folder: Path, source: str, skip: tuple[str, ...] = ()) -> d
         EncoderError: where a file is absent, truncated or of another format.
     """
     index = folder / "model.safetensors.index.json"
-    names = sorted(set(read_json(index, source)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    names = _shard_names(index, source) if index.is_file() else ["model.safetensors"]
     tensors: dict[str, Tensor] = {}
     for path in (folder / name for name in names):
         if not path.is_file():
@@ -102,6 +102,15 @@ def read_safetensors(folder: Path, source: str, skip: tuple[str, ...] = ()) -> d
     return tensors
 
 
+def _shard_names(index: Path, source: str) -> list[str]:
+    """The files that an index names, which lie beside it."""
+    places = read_json(index, source).get("weight_map")
+    names = list(places.values()) if isinstance(places, dict) else []
+    if not names or any(not isinstance(name, str) or Path(name).name != name or "\0" in name for name in names):
+        raise EncoderError(f"{index}: its weight_map names no files of this folder; get it again: {source}")
+    return sorted(set(names))
+
+
 def read_json(path: Path, source: str) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -112,11 +121,16 @@ def read_json(path: Path, source: str) -> dict[str, Any]:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such file; {source}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise EncoderError(f"{path}: is no JSON ({error}); {source}") from None
     if not isinstance(contents, dict):
         raise EncoderError(f"{path}: holds a {type(contents).__name__}, not an object; {source}")
     return contents
+
+
+def is_named(weights: object) -> TypeGuard[dict[str, Any]]:
+    """Whether these are weights by their names, as every checkpoint has them."""
+    return isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
 
 
 def looks_like(contents: Mapping[str, Any]) -> str:
@@ -181,7 +195,7 @@ def read_config(config_class: type[Config], values: Mapping[str, Any], where: st
         raise EncoderError(f"{where}: {'; '.join(faults)}")
     try:
         return config_class(**found)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise EncoderError(f"{where}: {error}") from None
 
 
@@ -207,10 +221,14 @@ def fill(
         name_in_file: from the network's name of a weight to the file's.
 
     Raises:
-        EncoderError: lists every missing weight, every extra one, every wrong shape or type, every one with NaN.
+        EncoderError: the configuration describes no network; else lists every missing weight, every extra one, every
+            wrong shape or type, every one with NaN.
     """
-    with torch.device("meta"):
-        net = build()
+    try:
+        with torch.device("meta"):
+            net = build()
+    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:  # sizes below 1, groups that do not divide
+        raise EncoderError(f"{where}: its configuration describes no network ({error})") from None
     expected = {name_in_file(name): (name, tensor.shape) for name, tensor in net.state_dict().items()}
     faults = [f"missing: {name} {tuple(shape)}" for name, (_, shape) in expected.items() if name not in weights]
     faults += [f"extra: {name}" for name in weights if name not in expected]

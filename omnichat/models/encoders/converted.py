@@ -49,16 +49,19 @@ def load_converted(name: str, folder: Path, **options: Any) -> Encoder:
     Raises:
         EncoderError: another encoder, a damaged file, or weights that do not fit.
     """
-    record = read_json(folder / CONFIG_FILE, SOURCE)
+    record = {"labels": []} | read_json(folder / CONFIG_FILE, SOURCE)
     if record.get("encoder") != name or not isinstance(record.get("config"), dict):
         raise EncoderError(f"{folder}: holds {record.get('encoder')!r}, not {name}; {SOURCE}")
+    if not isinstance(record["labels"], list):
+        raise EncoderError(f"{folder / CONFIG_FILE}: its labels are no list; {SOURCE}")
     where = f"{folder / CONFIG_FILE}: config"
     build: Callable[[], EncoderNet]
     if name == "whisper":
         dims = read_config(WhisperDims, record["config"], where)
         build = lambda: WhisperEncoderNet(dims, **options)  # noqa: E731
     elif name == "emotion2vec":
-        layers = tuple(map(tuple, record["config"].get("conv_layers", ())))
+        layers = record["config"].get("conv_layers")
+        layers = tuple(map(tuple, layers)) if _is_table(layers) else ()
         config = read_config(Emotion2vecConfig, record["config"] | {"conv_layers": layers}, where)
         build = lambda: Emotion2vecNet(config)  # noqa: E731
     else:
@@ -71,8 +74,12 @@ def load_converted(name: str, folder: Path, **options: Any) -> Encoder:
         raise EncoderError(f"{path}: missing or damaged ({error}); {SOURCE}") from None
     net = fill(build, weights, path)
     if isinstance(net, BeatsNet):
-        return BeatsEncoder(net, tuple(record.get("labels", ())))
+        return BeatsEncoder(net, tuple(record["labels"]))
     return Encoder(name, net, options)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, list) for row in value)
 
 
 def main(arguments: list[str]) -> int:

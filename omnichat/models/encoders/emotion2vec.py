@@ -24,6 +24,7 @@ from omnichat.models.encoders.checkpoint_files import (
     EncoderError,
     fill,
     folder_looks_like,
+    is_named,
     looks_like,
     read_json,
     read_torch,
@@ -238,7 +239,8 @@ class _Block(nn.Module):
 def load_emotion2vec(checkpoint: Path) -> Encoder:
     """The frozen emotion2vec from a folder as FunASR ships it, base or plus.
 
-    What pre-training and classification add is left out: `decoder.*` and `proj.*` are the only weights passed over.
+    What pre-training and classification add is left out: `decoder.*`, `proj.*` and `_ema` (the teacher's weights, which
+    upstream's `_load_from_state_dict` drops too) are all that is passed over.
 
     Raises:
         EncoderError: see `checkpoint_files`.
@@ -246,25 +248,34 @@ def load_emotion2vec(checkpoint: Path) -> Encoder:
     if not checkpoint.is_dir():
         what = "is a file; give the folder that holds it" if checkpoint.exists() else "no such folder"
         raise EncoderError(f"{checkpoint}: {what}; {SOURCE}")
-    files = {}
-    if (checkpoint / "configuration.json").is_file():
-        files = read_json(checkpoint / "configuration.json", SOURCE).get("file_path_metas", {})
-    config_path = checkpoint / files.get("config", "config.yaml")
-    weights_path = checkpoint / files.get("init_param", "model.pt")
+    config_path, weights_path = _files(checkpoint)
     if not config_path.is_file():
         kind = folder_looks_like(checkpoint)
         raise EncoderError(f"{checkpoint}: looks like {kind}, not like emotion2vec: no {config_path.name}; {SOURCE}")
     config = read_yaml(config_path)
     contents = read_torch(weights_path, SOURCE)
     weights = contents.get("model")
-    if looks_like(contents) != EMOTION2VEC or not isinstance(weights, dict):
+    if looks_like(contents) != EMOTION2VEC or not is_named(weights):
         raise EncoderError(f"{weights_path}: looks like {looks_like(contents)}, not like emotion2vec; {SOURCE}")
     # The fine-tuned "plus" models hold the encoder as a part, which their config.yaml calls scope_map.
     prefix = "d2v_model." if any(name.startswith("d2v_model.") for name in weights) else ""
     audio = f"{prefix}modality_encoders.AUDIO."
-    weights = {name: weight for name, weight in weights.items() if not name.startswith((f"{audio}decoder.", "proj."))}
+    left_out = (f"{audio}decoder.", "proj.")
+    weights = {n: weight for n, weight in weights.items() if n != f"{prefix}_ema" and not n.startswith(left_out)}
     scale = weights.get(f"{audio}alibi_scale")
     if isinstance(scale, Tensor) and scale.dim() == 4:  # older files lack the axis of layers (upgrade_state_dict_named)
         weights[f"{audio}alibi_scale"] = scale[None]
     net = fill(lambda: Emotion2vecNet(config), weights, weights_path, lambda name: prefix + name)
     return Encoder("emotion2vec", net)
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    """config.yaml and model.pt, or what configuration.json names in their place."""
+    names = {"config": "config.yaml", "init_param": "model.pt"}
+    described = folder / "configuration.json"
+    if described.is_file():
+        named = read_json(described, SOURCE).get("file_path_metas", {})
+        if not isinstance(named, dict) or not all(isinstance(named.get(key, ""), str) for key in names):
+            raise EncoderError(f"{described}: its file_path_metas do not name config and init_param; {SOURCE}")
+        names |= {key: named[key] for key in names if named.get(key)}
+    return folder / names["config"], folder / names["init_param"]

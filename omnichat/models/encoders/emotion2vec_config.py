@@ -12,6 +12,7 @@ from omnichat.models.encoders.checkpoint_files import EncoderError, read_config
 
 ConvLayers = tuple[tuple[int, int, int], ...]
 CONV_LAYERS: ConvLayers = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+MAX_CONV_LAYERS = 100  # ours; a file could ask for more than the memory holds
 RECEPTIVE_FIELD, STRIDE = 400, 320  # samples, of every published checkpoint; 50 frames a second
 # What the published models have; another value makes another network, which is not written here.
 FIXED: dict[str, Any] = {
@@ -49,9 +50,16 @@ class Emotion2vecConfig:
     conv_pos_depth: int = 5
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the heads do not divide the width."""
+        """Raises ValueError where the heads do not divide the width, or the convolutions are none."""
+        if not _are_convolutions(self.conv_layers):
+            raise ValueError(f"conv_layers {self.conv_layers!r:.200} is no list of (channels, kernel, stride)")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
+
+
+def _are_convolutions(layers: ConvLayers) -> bool:
+    triples = 0 < len(layers) <= MAX_CONV_LAYERS and all(len(layer) == 3 for layer in layers)
+    return triples and all(type(size) is int and size > 0 for layer in layers for size in layer)
 
 
 def read_yaml(path: Path) -> Emotion2vecConfig:
@@ -62,10 +70,11 @@ def read_yaml(path: Path) -> Emotion2vecConfig:
     """
     try:
         contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise EncoderError(f"{path}: is no YAML ({error})") from None
     model = contents.get("model_conf") if isinstance(contents, dict) else None
-    audio = (model.get("modalities") or {}).get("audio") if isinstance(model, dict) else None
+    modalities = model.get("modalities") if isinstance(model, dict) else None
+    audio = modalities.get("audio") if isinstance(modalities, dict) else None
     if not isinstance(model, dict) or not isinstance(audio, dict):
         raise EncoderError(f"{path}: has no model_conf with modalities.audio, so it is not emotion2vec's")
     values = model | audio
@@ -85,10 +94,10 @@ def _conv_layers(spec: Any, path: Path) -> ConvLayers:
     try:
         for term in spec.split("+"):
             listed, _, times = term.partition("*")
-            layers += ast.literal_eval(listed.strip()) * int(times or 1)
+            layers += map(tuple, ast.literal_eval(listed.strip()) * min(int(times or 1), MAX_CONV_LAYERS))
         strides = [stride for _, _, stride in layers]
         receptive_field = 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, (_, kernel, _) in enumerate(layers))
-    except (AttributeError, SyntaxError, TypeError, ValueError):
+    except (AttributeError, SyntaxError, TypeError, ValueError, RecursionError):
         raise EncoderError(f"{path}: feature_encoder_spec {spec!r} is no list of (channels, kernel, stride)") from None
     if (receptive_field, math.prod(strides)) != (RECEPTIVE_FIELD, STRIDE):
         raise EncoderError(

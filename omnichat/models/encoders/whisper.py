@@ -20,6 +20,7 @@ from omnichat.models.encoders.checkpoint_files import (
     EncoderError,
     fill,
     folder_looks_like,
+    is_named,
     looks_like,
     read_config,
     read_json,
@@ -174,7 +175,7 @@ def load_whisper(checkpoint: Path, context: Context = "pad30") -> Encoder:
 def _from_openai(path: Path, context: Context) -> WhisperEncoderNet:
     contents = read_torch(path, SOURCE)
     dims, weights = contents.get("dims"), contents.get("model_state_dict")
-    if not isinstance(dims, dict) or not isinstance(weights, dict):
+    if not isinstance(dims, dict) or not is_named(weights):
         raise EncoderError(f"{path}: looks like {looks_like(contents)}, not like openai-whisper; {SOURCE}")
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith("decoder.")}
     return _fill(read_config(WhisperDims, dims, f"{path}: dims"), context, weights, path, "encoder.{}".format)

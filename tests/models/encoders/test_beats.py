@@ -54,6 +54,15 @@ def test_probabilities_need_a_fine_tuned_checkpoint(golden, batch) -> None:
         load_encoder("beats", golden / "beats/beats_pretrained.pt").probabilities(*batch)
 
 
+@pytest.mark.parametrize("found", [{"0": "a", "10": "b"}, {0: "a", 2: "b"}, ["a"], 5])
+def test_labels_that_do_not_name_every_class_are_refused(golden, tmp_path, found) -> None:
+    """Prevents names beside the wrong classes: keys that are texts would be sorted as 0, 10, 2."""
+    contents = torch.load(golden / "beats/beats_finetuned.pt", weights_only=True)
+    torch.save(contents | {"label_dict": found}, tmp_path / "odd.pt")
+    with pytest.raises(EncoderError, match=r"odd\.pt: its label_dict does not name the classes 0 to 6"):
+        load_encoder("beats", tmp_path / "odd.pt")
+
+
 def test_layout_time_is_the_mean_of_the_bands(golden, batch) -> None:
     """Prevents a mean across time steps: token 8 t + f is band f of step t; the rate stays 50 a second."""
     tokens, lengths = load_encoder("beats", golden / "beats/beats_pretrained.pt")(*batch)

@@ -1,10 +1,12 @@
 """Checkpoints that cannot be used: one error that names the file, the fault and the cure; nothing from them runs."""
 
+import json
 import os
 import pickle
 import shutil
 import zipfile
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -233,3 +235,59 @@ def test_names_and_options_that_do_not_exist(name, options, message) -> None:
     """Prevents a misspelt option from being ignored."""
     with pytest.raises(ValueError, match=message):
         load_encoder(name, "anywhere.pt", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("whisper", {"n_audio_head": 0}, "dims"),
+        ("whisper", {"n_mels": -1}, "describes no network"),
+        ("beats", {"conv_pos_groups": 0}, "describes no network"),
+        ("beats", {"encoder_attention_heads": 0}, "cfg"),
+        ("beats", {"embed_dim": -1}, "describes no network"),
+    ],
+)
+def test_sizes_that_make_no_network_are_named(golden, tmp_path, name, change, message) -> None:
+    """Prevents a division by zero deep in torch for a damaged description of the network."""
+    contents = torch.load(golden / FILES[name], weights_only=True)
+    key = "dims" if name == "whisper" else "cfg"
+    torch.save(contents | {key: contents[key] | change}, tmp_path / "odd.pt")
+    assert message in _message(name, tmp_path / "odd.pt")
+
+
+def test_weights_without_a_name_are_no_checkpoint(copied) -> None:
+    """Prevents a traceback where the keys of a file are no names."""
+    name, checkpoint, file = copied
+    contents = torch.load(file, weights_only=True)
+    torch.save(contents | {WEIGHTS[name]: contents[WEIGHTS[name]] | {1: torch.zeros(1)}}, file)
+    assert "looks like" in _message(name, checkpoint)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_flipped_bytes_are_one_clear_error(golden, tmp_path, as_zip) -> None:
+    """Prevents what torch's unpickler says of damage: assertions, indices out of range."""
+    file, random = tmp_path / "beats.pt", Random(0)
+    torch.save(torch.load(golden / FILES["beats"], weights_only=True), file, _use_new_zipfile_serialization=as_zip)
+    whole, refused = file.read_bytes(), []
+    for _ in range(60):
+        spoilt = bytearray(whole)
+        for _ in range(3):
+            spoilt[random.randrange(8_000)] = random.randrange(256)
+        file.write_bytes(spoilt)
+        try:
+            load_encoder("beats", file)
+        except EncoderError as error:
+            refused.append(str(error))
+    assert len(refused) > 30
+    assert all(str(file) in message for message in refused)
+
+
+@pytest.mark.parametrize(
+    "index", [{}, {"weight_map": None}, {"weight_map": {"a": 1}}, {"weight_map": {"a": "../model.safetensors"}}]
+)
+def test_an_index_that_names_no_files_of_the_folder(golden, tmp_path, index) -> None:
+    """Prevents a KeyError for a broken index of shards, and reading weights from elsewhere."""
+    folder = tmp_path / "hf"
+    shutil.copytree(golden / "whisper/whisper80_hf", folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "weight_map names no files" in _message("whisper", folder)

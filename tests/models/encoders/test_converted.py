@@ -1,5 +1,6 @@
 """Upstream's pickles saved again as safetensors: the same frames, and nothing in the folder that could run code."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def test_the_wrong_encoder_and_damage_are_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1_000])
     with pytest.raises(EncoderError, match=r"encoder\.safetensors"):
         load_encoder("beats", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": 5}, {"config": {"conv_layers": [[1, 2]]}}, {"config": {"conv_layers": 7}}]
+)
+def test_a_description_that_is_none_is_named(change: dict[str, object], tmp_path: Path) -> None:
+    """A file that was edited by hand gives no traceback."""
+    main(["emotion2vec", str(GOLDEN / "emotion2vec/base"), str(tmp_path)])
+    file = tmp_path / "encoder.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(EncoderError, match=r"encoder\.json: "):
+        load_encoder("emotion2vec", tmp_path)
 
 
 def test_usage_and_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """emotion2vec against FunASR's code, in the layouts of base and plus."""
 
+import json
 import shutil
 
 import pytest
@@ -85,6 +86,25 @@ def test_files_named_by_configuration_json(golden, batch, tmp_path) -> None:
     load_encoder("emotion2vec", folder)(*batch)
 
 
+def test_the_teachers_weights_are_passed_over(golden, batch, tmp_path) -> None:
+    """Prevents refusing a file of fairseq's trainer: data2vec 2.0 keeps its teacher among the weights."""
+    folder = _copy(golden, tmp_path)
+    contents = torch.load(folder / "model.pt", weights_only=True)
+    contents["model"]["_ema"] = {"0.norm1.weight": torch.zeros(3)}
+    torch.save(contents, folder / "model.pt")
+    expected = load_encoder("emotion2vec", golden / "emotion2vec/base")(*batch)[0]
+    assert torch.equal(load_encoder("emotion2vec", folder)(*batch)[0], expected)
+
+
+@pytest.mark.parametrize("metas", [None, [], "model.pt", {"config": 1}, {"init_param": ["model.pt"]}])
+def test_a_configuration_json_that_names_no_files_is_refused(golden, tmp_path, metas) -> None:
+    """Prevents a traceback for a folder whose description was edited by hand."""
+    folder = _copy(golden, tmp_path)
+    (folder / "configuration.json").write_text(json.dumps({"file_path_metas": metas}))
+    with pytest.raises(EncoderError, match=r"configuration\.json: its file_path_metas do not name"):
+        load_encoder("emotion2vec", folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -94,6 +114,10 @@ def test_files_named_by_configuration_json(golden, batch, tmp_path) -> None:
         ({"embed_dim": 33}, "embed_dim 33 is no multiple"),
         ({"feature_encoder_spec": "[(16, 10, 5)] + [(16, 3, 2)]"}, "sees 20 samples every 10"),
         ({"feature_encoder_spec": "[(16, 10)]"}, "no list of"),
+        ({"feature_encoder_spec": "[(16., 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2"}, "no list of"),
+        ({"feature_encoder_spec": "[(16, 10, 5)] * 999_999_999_999"}, "sees"),
+        ({"conv_pos_groups": 0}, "describes no network"),
+        ({"num_heads": 0}, "by zero"),
     ],
 )
 def test_a_config_that_is_another_network_is_refused(golden, tmp_path, changes, message) -> None:
@@ -111,7 +135,17 @@ def test_the_convolutions_are_not_evaluated_as_code(golden, tmp_path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("text", ["model: Emotion2vec\n", "[1, 2]", "a: [", "model_conf: {modalities: {text: {}}}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: Emotion2vec\n",
+        "[1, 2]",
+        "a: [",
+        "model_conf: {modalities: {text: {}}}",
+        "model_conf: {modalities: 5}",
+        "2026-13-45",
+    ],
+)
 def test_a_config_that_is_not_emotion2vecs_is_refused(golden, tmp_path, text) -> None:
     """Prevents a traceback for another model's config.yaml."""
     folder = _copy(golden, tmp_path)
