@@ -18,6 +18,8 @@ from omnichat.schema import DataConfig, RunConfig, Section, SourceConfig, Traine
 
 # What pydantic adds to the place of a fault where a key may be of several types.
 UNION_TAGS = ("constrained-int", "literal['auto']")
+# What Hydra raises for overrides; ValueError for a group that is set to null.
+UNFIT = (HydraException, OmegaConfBaseException, ValueError)
 # A file without these is not the config of a run, of whatever version.
 NEVER_FILLED = ("run_name", "model", "data", "trainer")
 
@@ -38,9 +40,12 @@ def load_config(*overrides: str) -> RunConfig:
     """The checked config of `python train.py OVERRIDES`.
 
     Raises:
-        ConfigError: see `validate`.
+        ConfigError: see `validate`; or an override that cannot be applied.
     """
-    return validate(compose(*overrides))
+    config, faults = checked(overrides)
+    if config is None or faults:
+        raise ConfigError(faults)
+    return config
 
 
 def checked(overrides: Sequence[str]) -> tuple[RunConfig | None, list[str]]:
@@ -48,11 +53,11 @@ def checked(overrides: Sequence[str]) -> tuple[RunConfig | None, list[str]]:
     first = None
     try:
         cfg = compose(*overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except UNFIT as error:
         first = " ".join(str(error).split())
         try:  # Hydra stops at the first unknown key; the schema names all of them
             cfg = compose(*map(force, overrides))
-        except (HydraException, OmegaConfBaseException):
+        except UNFIT:
             return None, [first]
     config, faults = check(cfg)
     return (config, faults) if first is None else (None, faults or [first])
@@ -134,6 +139,7 @@ def _section(annotation: object) -> type[Section] | None:
 
 def _typed(values: dict[str, Any]) -> tuple[RunConfig | None, list[str]]:
     faults: dict[str, str] = {}
+    values = json.loads(json.dumps(values))  # where every key is a string, as faults name them
     try:
         config = RunConfig.model_validate_json(json.dumps(values))
     except ValidationError as error:
@@ -150,10 +156,10 @@ def _typed(values: dict[str, Any]) -> tuple[RunConfig | None, list[str]]:
     return config, list(faults.values())
 
 
-def _delete(values: dict[str, Any], location: Sequence[int | str]) -> None:
+def _delete(values: Any, location: Sequence[int | str]) -> None:
     for part in location[:-1]:
-        values = values[str(part)]
-    values.pop(str(location[-1]), None)
+        values = values[part]
+    values.pop(location[-1], None)
 
 
 def _explain(key: str, fault: ErrorDetails) -> str:

@@ -181,6 +181,25 @@ def test_unresolved_interpolation_is_named() -> None:
     assert "nope" in faults("run_name=${nope}")[0]
 
 
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("data.alhpa=1", "data.alhpa: unknown key; did you mean 'data.alpha'?"),
+        ("model=null", "Config group override must be a string"),
+        ("data.val=[a]", "Error merging override data.val=[a]"),
+        (
+            "+data.sources={1:{path:x,weight:1,foo:2}}",
+            "data.sources.1.foo: unknown key; data.sources.1 has path, weight",
+        ),
+    ],
+)
+def test_overrides_that_cannot_be_applied_are_faults(override: str, fault: str) -> None:
+    """Hydra's own errors, and a KeyError for a source that is named by a number, are no answers to a user."""
+    with pytest.raises(ConfigError) as caught:
+        load_config("recipe=smoke", override)
+    assert any(fault in one for one in caught.value.faults)
+
+
 def test_config_cannot_be_changed_and_survives_the_run_folder() -> None:
     """What was checked is what runs, and what is read back from config.yaml."""
     config = load_config("recipe=sharechat_emotion")
