@@ -7,7 +7,6 @@ changes loses them.
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from omnichat.audio import file_bytes, pieces
@@ -239,10 +239,11 @@ class _Expert:
         return self._maps[shard][start : start + count]
 
     def _map(self, path: Path) -> NDArray[np.generic]:
-        with path.open("rb") as file:
-            # A file without a byte, of clips too short for a frame of this expert, cannot be mapped.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
-        return np.frombuffer(mapped, dtype=self.key.stored).reshape(-1, self.dim)
+        if not path.stat().st_size:  # clips too short for a frame of this expert; no bytes cannot be mapped
+            return np.zeros((0, self.dim), dtype=self.key.stored)
+        # Arrow's map outlives its file; Python's own would keep one open for each shard, and a process may have 1,024.
+        with pa.memory_map(str(path)) as file:
+            return np.frombuffer(file.read_buffer(), dtype=self.key.stored).reshape(-1, self.dim)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}  # a map does not survive pickling for a data worker

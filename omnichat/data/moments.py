@@ -20,7 +20,7 @@ from omnichat.audio import SAMPLE_RATE, WINDOW, load_audio
 from omnichat.data.corpora.interactspeech import RATE
 from omnichat.data.scan import raise_faults
 from omnichat.data.store import Store
-from omnichat.dialogue import DataError, Dialogue, Turn, shown
+from omnichat.dialogue import MAX_SAMPLES, DataError, Dialogue, Turn, shown
 
 EVENTS = ("turn_taking", "interruption", "backchannel", "continue")
 WINDOWS = 9  # of 0.34 s, the moment in the middle of the fifth; ours: 1.5 s before and after it
@@ -124,7 +124,7 @@ def timeline(dialogue: Dialogue) -> list[Span]:
         except (KeyError, ValueError):
             message = "has no start and stop; only stores of python -m data_prep.interactspeech have a timeline"
             raise DataError("no_times", message, where) from None
-        if not 0 <= times[0] < times[1]:
+        if not 0 <= times[0] < times[1] < MAX_SAMPLES:
             message = f"starts at {times[0]} and stops at {times[1]}; make the store again from its corpus"
             raise DataError("bad_times", message, where)
         if turn.audio is None:

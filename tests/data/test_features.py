@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,3 +206,22 @@ def test_a_clip_too_short_for_a_frame_of_an_expert(tmp_path: Path, clip: AudioRe
     """BEATs has no frame for the shortest clips; a file without a byte cannot be mapped."""
     fill(tmp_path / "features", KEY, clip, frames(0))
     assert FeatureReader(tmp_path / "features", [KEY]).read(clip)[0]["whisper"].shape == (0, 4)
+
+
+def test_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
+    """A day of precomputing on eight CPUs leaves a thousand shards of each expert, of which every reader maps all."""
+    soundfile.write(tmp_path / "long.wav", np.zeros(100 * 400), 16_000)
+    refs = [AudioRef(str(tmp_path / "long.wav"), 400, 400 * number) for number in range(100)]
+    with FeatureWriter(tmp_path / "features", KEY, 4, shard_bytes=1) as writer:
+        for number, ref in enumerate(refs):
+            add(writer, ref, frames(1, seed=number))
+    reader = FeatureReader(tmp_path / "features", [KEY])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 20, hard))
+    try:
+        found = [reader.read(ref)[0]["whisper"] for ref in refs]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert all(np.array_equal(one, frames(1, seed=number)) for number, one in enumerate(found))
+    assert not found[0].flags.writeable

@@ -89,6 +89,11 @@ def test_a_store_without_a_timeline_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(record) + "\n")
     with pytest.raises(DataError, match=r"train.jsonl:1.*turn 1.*is not spoken"):
         Moments(path)
+    kept = dict(record["turns"][1]["meta"])
+    record["turns"][1]["meta"] = kept | {"stop": str(10**15)}  # a timeline of years, which no memory holds
+    path.write_text(json.dumps(record) + "\n")
+    with pytest.raises(DataError, match=r"turn 1.*stops at 1000000000000000.*\[bad_times\]"):
+        Moments(path)
     del record["turns"][1]["meta"]
     path.write_text(json.dumps(record) + "\n")
     with pytest.raises(DataError, match=r"turn 1.*has no start and stop"):

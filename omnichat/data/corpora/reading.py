@@ -78,7 +78,7 @@ class Reading:
             yield
         except DataError as error:
             self.rejects.append(error.at(str(place)))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             message = f"is not laid out as expected ({type(error).__name__}: {error}); fetch it again"
             self.rejects.append(DataError("bad_layout", message, str(place)))
         except OSError as error:

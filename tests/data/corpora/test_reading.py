@@ -10,7 +10,9 @@ from omnichat.data.corpora.reading import Reading, assign_roles, audio_below, fi
 from omnichat.dialogue import AudioRef, DataError, Turn
 
 
-@pytest.mark.parametrize("fault", [ValueError("x"), KeyError("x"), TypeError("x"), RecursionError(), OSError("x")])
+@pytest.mark.parametrize(
+    "fault", [ValueError("x"), KeyError("x"), TypeError("x"), OverflowError(), RecursionError(), OSError("x")]
+)
 def test_one_broken_file_does_not_stop_a_corpus(fault: Exception) -> None:
     """It is named instead; what the reader's author did not think of is named too."""
     reading = Reading()

@@ -101,6 +101,7 @@ def test_the_assistant_by_name(tmp_path: Path) -> None:
         ("2,a,x,a.wav,-1,2,0,", "bad_times"),
         ("2,a,x,a.wav,soon,2,0,", "bad_layout"),
         ("2,a,x,a.wav,nan,2,0,", "bad_layout"),
+        ("2,a,x,a.wav,0,inf,0,", "bad_layout"),
         ("2,a,x,a.wav,0,1,left,", "bad_layout"),
         ("2,a,x,a.wav,0,1,0,melancholy", "unknown_emotion"),
         ("2,,x,a.wav,0,1,0,", "bad_layout"),
