@@ -1,6 +1,7 @@
 """Stage 3: `report.html`, one self-contained file that says what was trained, how it went, and how well it answers."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -43,12 +44,19 @@ def write_report(run_dir: Path | str, config: ScoredConfig, title: str = "", bes
         beside: folders of scored runs to stand beside this one (the same model given text, say).
 
     Raises:
-        DataError: `no_file` or `bad_json` where there are no scores; what `read_answers` finds.
+        DataError: `no_file` or `bad_json` where there are no scores, `mixed_models` where they are of other replies;
+            what `read_answers` finds.
     """
     run_dir = Path(run_dir)
     scores = read_scores(run_dir)
     others = {Path(folder).name: read_scores(folder) for folder in beside}
     answers = read_answers(run_dir / REPLIES)
+    counts = Counter(answer.split for answer in answers)
+    if scores.get("model") != answers[0].model or any(
+        counts[name] != one["n"] for name, one in scores["splits"].items()
+    ):
+        message = "is of other replies than are here now; run stage=score again"
+        raise DataError("mixed_models", message, str(run_dir / SCORES))
     steps = read_metrics(run_dir)
     parameters = read_generation(run_dir).get("parameters", {})
     title = title or config.run_name
@@ -89,9 +97,26 @@ def read_scores(run_dir: Path | str) -> dict[str, Any]:
         raise DataError("no_file", "no such file; run stage=score first", str(path)) from None
     except (ValueError, OSError) as error:
         raise DataError("bad_json", f"cannot be read ({error}); run stage=score again", str(path)) from None
-    if not isinstance(scores, dict) or not scores.get("splits"):
+    if not isinstance(scores, dict) or not isinstance(scores.get("splits"), dict) or not scores["splits"]:
         raise DataError("bad_json", "holds no splits; run stage=score again", str(path))
+    if lacking := _lacking(scores):
+        raise DataError("bad_json", f"does not say {', '.join(lacking)}; run stage=score again", str(path))
     return scores
+
+
+def _lacking(scores: Mapping[str, Any]) -> list[str]:
+    """What a page needs of scores and they do not have: those of another version, say."""
+    found = [key for key in ("step", "decoding") if key not in scores]
+    for name, split in scores["splits"].items():
+        known = split if isinstance(split, dict) else {}
+        found += [f"{key} of {name}" for key in ("n", "partial") if key not in known]
+        parts = ("metrics", "baselines", "confusion", "bootstrap")
+        found += [f"{key} of {name}" for key in parts if not isinstance(known.get(key), dict)]
+        metrics = known.get("metrics")
+        for key, metric in metrics.items() if isinstance(metrics, dict) else ():
+            if not isinstance(metric, dict) or not {"value", "ci95", "n", "signature"} <= metric.keys():
+                found.append(f"all of {key} of {name}")
+    return found
 
 
 def _training(

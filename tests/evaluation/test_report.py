@@ -189,7 +189,17 @@ def test_a_run_that_hears_nothing(run_dir: Path, config: RunConfig, answers: lis
     assert "There is no metrics.jsonl" in text
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "no_file"), ("{", "bad_json"), ("{}", "bad_json")])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no_file"),
+        ("{", "bad_json"),
+        ("{}", "bad_json"),
+        ('{"splits": 5}', "bad_json"),
+        ('{"step": 1, "decoding": {}, "splits": {"scripts": {}}}', "bad_json"),
+        ('{"step": 1, "decoding": {}, "splits": {"scripts": {"n": 4, "metrics": {"bleu": 0.5}}}}', "bad_json"),
+    ],
+)
 def test_without_scores_there_is_no_report(scored: Path, config: RunConfig, content: str | None, reason: str) -> None:
     """And the error says which stage makes them."""
     (scored / SCORES).unlink()
@@ -198,6 +208,16 @@ def test_without_scores_there_is_no_report(scored: Path, config: RunConfig, cont
     with pytest.raises(DataError, match="stage=score") as error:
         write_report(scored, config)
     assert error.value.reason == reason
+
+
+def test_scores_of_other_replies_are_refused(scored: Path, config: RunConfig, answers: list[Answer]) -> None:
+    """Replies of a later checkpoint beside the scores of an earlier one would be a page about no model at all."""
+    write_answers(scored / REPLIES, [replace(answer, model="another") for answer in answers])
+    with pytest.raises(DataError, match=rf"{SCORES}: is of other replies .*run stage=score again"):
+        write_report(scored, config)
+    write_answers(scored / REPLIES, answers[1:])
+    with pytest.raises(DataError, match="is of other replies"):
+        write_report(scored, config)
 
 
 def test_metrics_are_read_up_to_the_line_cut_short(run_dir: Path) -> None:

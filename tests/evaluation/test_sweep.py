@@ -79,7 +79,7 @@ def test_plot_has_a_point_for_each_scored_alpha(sweep: Path) -> None:
     assert "paper, Table 4, alpha 0.2: 75.5" in titles
     assert len([title for title in titles if title and title.startswith("paper")]) == 5  # 0.4 and 0.5 give no F1
     whiskers = root.findall(".//path[@class='whisker']")
-    assert len(whiskers) == 4  # two sets at two alphas; the paper gives none
+    assert len(whiskers) == 2  # at two alphas; of the set with replies to one script alone, and the paper, none
 
 
 def test_command(sweep: Path, tmp_path: Path) -> None:
