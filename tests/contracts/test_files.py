@@ -42,9 +42,8 @@ def test_modules_read_in_one_sitting() -> None:
     assert not long
 
 
-def test_no_paths_of_one_machine_and_no_package_hosts() -> None:
-    """They would be wrong on every other machine."""
-    pattern = re.compile("|".join(rf"(?<![\w.]){re.escape(text)}" for text in PRIVATE))
+def lines_with(pattern: re.Pattern[str]) -> list[str]:
+    """`file:line: text` of every line of a tracked text file in which the pattern is found."""
     found = []
     for path in tracked():
         try:
@@ -56,7 +55,17 @@ def test_no_paths_of_one_machine_and_no_package_hosts() -> None:
             for number, line in enumerate(lines, 1)
             if pattern.search(line)
         ]
-    assert not found
+    return found
+
+
+def test_no_paths_of_one_machine_and_no_package_hosts() -> None:
+    """They would be wrong on every other machine."""
+    assert not lines_with(re.compile("|".join(rf"(?<![\w.]){re.escape(text)}" for text in PRIVATE)))
+
+
+def test_no_marks_of_a_merge() -> None:
+    """A conflict that was committed as it stood says everything twice."""
+    assert not lines_with(re.compile(r"^(<{7}|>{7}) "))
 
 
 def test_no_large_files() -> None:
