@@ -140,6 +140,7 @@ class TrainerConfig(Section):
     num_nodes: Positive
     strategy: Literal["auto", "ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3", "fsdp"]
     compile: bool
+    compile_experts: bool
     shared_prefix: bool
     activation_checkpointing: bool
     validate_every: Count

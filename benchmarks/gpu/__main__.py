@@ -20,10 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dialogues", type=int, default=None, help="a step (default: 48; 4 with --toy)")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each arm")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
-    parser.add_argument("--arms", nargs="+", type=int, metavar="N", help="only the arms of these numbers, from 0")
+    parser.add_argument(
+        "--arms", nargs="*", type=int, metavar="N", help="only the arms of these numbers, from 0; none: no arm"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write tables of a step's kernels there")
-    parser.add_argument("--skip", nargs="+", default=(), metavar="PART", help="leave out equality, loader or features")
+    parser.add_argument(
+        "--skip", nargs="+", default=(), metavar="PART", help="leave out equality, experts, loader or features"
+    )
     chosen = parser.parse_args(arguments)
     import torch
 
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         salmonn_micro=2 if chosen.toy else 8,
         warmup=chosen.warmup,
         steps=chosen.steps,
-        arms=tuple(ARMS[number] for number in chosen.arms or range(len(ARMS))),
+        arms=tuple(ARMS[number] for number in (range(len(ARMS)) if chosen.arms is None else chosen.arms)),
         workers=1 if chosen.toy else 8,
         profile=chosen.profile,
         skip=tuple(chosen.skip),

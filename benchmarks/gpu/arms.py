@@ -6,6 +6,7 @@ Mix-Former, so that they start from the same numbers and none pays for another's
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class Arm(ABC):
 
     attention = PACKED
     autocast = True
+    heard: Mapping[str, nn.Module] = {}  # the experts' nets by name
 
     def __init__(self, llm: LlamaForCausalLM, front: nn.Module, device: torch.device) -> None:
         self.llm, self.front, self.device = llm, front, device
@@ -58,7 +60,8 @@ class Arm(ABC):
         """Gradients of the mean loss over all micro-batches, which is returned."""
         self.llm.set_attn_implementation(self.attention)
         total = torch.zeros((), device=self.device)
-        stages = Hooks(clock, {"encoders": self.front}, {"Mix-Former": self.front, "LLM forward": self.llm.model.norm})
+        after = {**self.heard, "Mix-Former": self.front, "LLM forward": self.llm.model.norm}
+        stages = Hooks(clock, {"encoders": self.front}, after)  # encoders: what comes after the last of their nets
         for host in micro_batches:
             batch = on_device(host, self.device)
             clock.mark("transfer")
@@ -95,6 +98,7 @@ class Project(Arm):
         self.model = model
         super().__init__(model.llm, model.mixformer, device)
         self.autocast = autocast
+        self.heard = {name: cast(Encoder, encoder).net for name, encoder in model.encoders.items()}
 
     def loss(self, batch: PackedBatch | PaddedBatch) -> Tensor:
         """As training computes it."""
@@ -114,8 +118,13 @@ class PlainLoop(Arm):
         self, encoders: Mapping[str, Encoder], mixformer: MixFormer, llm: LlamaForCausalLM, device: torch.device
     ) -> None:
         super().__init__(llm, mixformer, device)
+        self.hear_with(encoders)
+
+    def hear_with(self, encoders: Mapping[str, Encoder]) -> None:
+        """The project's emotion2vec and BEATs, and transformers' Whisper with the same weights."""
         self.encoders = encoders
         self.whisper = hugging_face_whisper(encoders["whisper"])
+        self.heard = {name: encoder.net for name, encoder in encoders.items()} | {"whisper": self.whisper}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Torch's default."""
@@ -154,8 +163,7 @@ class SalmonnStyle(PlainLoop):
         self, encoders: Mapping[str, Encoder], front: SalmonnFront, llm: LlamaForCausalLM, device: torch.device
     ) -> None:
         Arm.__init__(self, llm, front, device)
-        self.encoders = encoders
-        self.whisper = hugging_face_whisper(encoders["whisper"])
+        self.hear_with(encoders)
 
     def loss(self, batch: PackedBatch | PaddedBatch) -> Tensor:
         """Every clip has 88 windows of 30 s, most of them silence."""

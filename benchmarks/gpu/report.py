@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from benchmarks.gpu.experts import table
 from benchmarks.gpu.run import COMPILED, PLAIN, SALMONN, TRIM, Found, Options
 
 EQUAL = 1.25  # times the plain loop's own distance from float32, and a rounding's worth of loss
@@ -32,6 +33,8 @@ def text(found: Found, options: Options, peak: float | None) -> str:
     lines += ["", "stages, ms"]
     for name, timing in found.timings.items():
         lines.append(f"  {name}: " + ", ".join(f"{stage} {1e3 * s:.1f}" for stage, s in timing.stages.items()))
+    if found.experts:
+        lines += ["", *table(found.experts, found.matmul)]
     lines += ["", "against float32 arithmetic on a few dialogues, relative: loss, whole gradient"]
     for name, (loss, gradient) in found.gaps.items():
         verdict = "equal" if is_equal(found, name) else "NOT EQUAL"

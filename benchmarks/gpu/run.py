@@ -23,10 +23,12 @@ from benchmarks.gpu.data import (
     seconds_heard,
     with_features,
 )
+from benchmarks.gpu.experts import Cost, costs, table
 from benchmarks.gpu.scale import Scale, in_context, make_encoders, make_llm, make_mixformer, make_model
 from benchmarks.salmonn import SALMONN_WINDOWS, SalmonnFront
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.models.encoders import Encoder
+from omnichat.models.layers import compile_layers
 from omnichat.models.packed import PACKED
 from omnichat.training.flops import step_flops
 
@@ -34,7 +36,8 @@ COMPILED, EAGER = "cached features, compiled", "cached features, eager"
 TRIM, PAD30 = "online trim, compiled", "online pad30, compiled"
 PLAIN, SALMONN = "plain loop", "SALMONN-style step"
 SHARED = "cached, compiled, shared prefix"
-ARMS = (COMPILED, EAGER, TRIM, PAD30, PLAIN, SALMONN, SHARED)
+EXPERTS = "online trim, experts compiled"  # and Q-Formers, and the language model
+ARMS = (COMPILED, EAGER, TRIM, PAD30, PLAIN, SALMONN, SHARED, EXPERTS)
 USER_HOURS = (672 + 217 + 242) / 2  # OmniChat, Table 1: hours of the three subsets; about half are the user's
 EQUAL_DIALOGUES = 4
 MicroBatches = Sequence[PackedBatch | PaddedBatch]
@@ -51,6 +54,7 @@ class Found:
     timings: dict[str, Timing] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
     micro_batches: dict[str, int] = field(default_factory=dict)
+    experts: dict[str, Cost] = field(default_factory=dict)
     gaps: dict[str, tuple[float, float]] = field(default_factory=dict)
     other: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -88,7 +92,9 @@ class Bench:
         self.mels = options.scale.whisper.n_mels
 
     def arm(self, name: str) -> Arm:
-        """An arm with an optimizer of its own."""
+        """An arm with an optimizer of its own. It shares nets with the arms before, which must not be run any more."""
+        for part in (*self.encoders.values(), self.mixformer):
+            compile_layers(part, name == EXPERTS)
         if name == PLAIN:
             return PlainLoop(self.encoders, self.mixformer, self.llm, self.device)
         if name == SALMONN:
@@ -97,7 +103,8 @@ class Bench:
                 front = SalmonnFront(widths, self.llm.config.hidden_size, self.options.scale.qformer)
             return SalmonnStyle(self.encoders, front, self.llm, self.device)
         trim = self.encoders | {"whisper": in_context(self.encoders["whisper"], "trim")}
-        own = {COMPILED: {}, EAGER: {}, SHARED: {}, TRIM: trim, PAD30: self.encoders}[name]
+        compile_layers(trim["whisper"], name == EXPERTS)
+        own = {TRIM: trim, EXPERTS: trim, PAD30: self.encoders}.get(name, {})
         return Project(make_model(own, self.mixformer, self.llm, compiled=name != EAGER), self.device)
 
     def micro_batches(self, name: str, examples: Sequence[Example] | None = None) -> list[MicroBatches]:
@@ -108,7 +115,7 @@ class Bench:
             cached = self.cached if examples is None else [examples]
             return [[pinned(pack(part, share_prefix=True), self.device)] for part in cached]
         live = [step.examples for step in self.steps] if examples is None else [examples]
-        if name in (TRIM, PAD30):
+        if name in (TRIM, EXPERTS, PAD30):
             return [[pinned(pack(part), self.device)] for part in live]
         size = self.options.plain_micro if name == PLAIN else self.options.salmonn_micro
         windows = SALMONN_WINDOWS if name == SALMONN else None
@@ -149,6 +156,7 @@ def run(options: Options, say: Callable[[str], None]) -> Found:
     found.tokens = sum(len(step.live.ids) for step in bench.steps) / len(bench.steps)
     found.heard = sum(map(seconds_heard, bench.steps)) / len(bench.steps)
     parts: dict[str, Callable[[], str]] = {"equality": lambda: _equality(found, bench)}
+    parts["experts"] = lambda: _experts(found, bench)
     parts |= {name: lambda name=name: _time(found, bench, name) for name in options.arms}
     parts |= {"loader": lambda: _loader(found, bench), "features": lambda: _features(found, bench)}
     if options.profile is not None:
@@ -182,6 +190,19 @@ def _equality(found: Found, bench: Bench) -> str:
         gap = float((gradient - reference).norm() / reference.norm())
         found.gaps[name] = (abs(loss - expected) / abs(expected), gap)
     return "; ".join(f"{name}: loss {loss:.1e}, gradient {gap:.1e}" for name, (loss, gap) in found.gaps.items())
+
+
+def _experts(found: Found, bench: Bench) -> str:
+    """Each expert alone, on the clips of the first step."""
+    live, options = bench.steps[0].live, bench.options
+    assert live.waves is not None
+    waves, whisper = live.waves.to(bench.device), bench.encoders["whisper"]
+    nets = {"whisper trim": in_context(whisper, "trim"), "whisper pad30": whisper}
+    nets |= {name: encoder for name, encoder in bench.encoders.items() if name != "whisper"}
+    for name, expert in nets.items():
+        for change, cost in costs(expert, waves, live.num_samples, min(2, options.warmup), options.steps):
+            found.experts[f"{name}, {change}"] = cost
+    return "\n" + "\n".join(table(found.experts, found.matmul))
 
 
 def _time(found: Found, bench: Bench, name: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnichat.audio import WINDOW
+from omnichat.models.layers import Layers
 
 BERT_EPS = 1e-12  # bert-base-uncased config.json, which SALMONN's Q-Former is built from
 BERT_STD = 0.02  # the same file's initializer_range
@@ -57,7 +58,7 @@ class WindowedQFormer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.zeros(queries, hidden))
         self.query_norm = nn.LayerNorm(hidden, eps=BERT_EPS)
-        self.layers = nn.ModuleList(QFormerLayer(width, hidden, heads, ffn) for _ in range(layers))
+        self.layers = Layers(QFormerLayer(width, hidden, heads, ffn) for _ in range(layers))
         self.apply(_init_bert)
         nn.init.normal_(self.queries, std=BERT_STD)
 
@@ -91,9 +92,7 @@ class WindowedQFormer(nn.Module):
         # LayerNorm works on each frame alone, so it may follow the cut into windows; padding is then never normalised.
         windows = self.norm(frames[clip[:, None], index.clamp(max=num_frames - 1)].to(self.queries.dtype))
         # One row of queries serves all windows: the first self-attention is computed once and broadcast.
-        hidden = self.query_norm(self.queries)[None]
-        for layer in self.layers:
-            hidden = layer(hidden, windows, valid)
+        hidden = self.layers(self.query_norm(self.queries)[None], windows, valid)
         hidden = hidden.masked_fill(~heard[..., None], 0.0)
         output = hidden.new_zeros(num_clips * num_windows, *hidden.shape[1:])
         output = output.index_copy(0, clip * num_windows + window, hidden)

@@ -270,6 +270,7 @@ def _shown(metrics: Mapping[str, float]) -> str:
 def _unsupported(config: RunConfig) -> list[str]:
     trainer, message = config.trainer, "task=events trains in one process, not compiled, by dialogues_per_step"
     wrong = {"devices": trainer.devices != 1, "num_nodes": trainer.num_nodes != 1, "compile": trainer.compile}
+    wrong["compile_experts"] = trainer.compile_experts
     wrong |= {"strategy": trainer.strategy != "auto", "dialogues_per_step": trainer.dialogues_per_step is None}
     faults = [f"trainer.{key}: {getattr(trainer, key)}; {message}" for key, is_wrong in wrong.items() if is_wrong]
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():

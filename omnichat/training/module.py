@@ -18,6 +18,7 @@ from omnichat.config import TrainerConfig
 from omnichat.data.shares import UNITS, Drawn, Shares
 from omnichat.dialogue import STYLE_FIELDS, Dialogue
 from omnichat.metrics.emotion import weighted_f1
+from omnichat.models.layers import compile_layers
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
 from omnichat.training.breakdown import drawn_by_source, gates_by_scenario, loss_parts, part_metrics
@@ -77,6 +78,8 @@ class OmniChatModule(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        if config.compile_experts:
+            compile_layers(model)  # its experts and its Q-Formers; the language model has a way of its own
         self.config = config
         self.seed = seed
         self.holdout = holdout

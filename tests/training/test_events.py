@@ -119,7 +119,7 @@ def test_the_folder_is_one_run_s(tracks: Path, whole: Path, tmp_path: Path, monk
             fit_events(config, tmp_path)
         other.communicate(b"\n")
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    for given in ("trainer.devices=2", "trainer.strategy=ddp", "trainer.compile=true"):
+    for given in ("trainer.devices=2", "trainer.strategy=ddp", "trainer.compile=true", "trainer.compile_experts=true"):
         with pytest.raises(ConfigError, match=rf"{given.partition('=')[0]}: .*; task=events trains in one process"):
             fit_events(events_config(tracks, given), tmp_path)
     if not torch.cuda.is_available():

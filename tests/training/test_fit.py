@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from omnichat.batch import pack
@@ -20,6 +22,7 @@ from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.dialogue import STYLE_FIELDS
 from omnichat.file_hashes import file_sha256
+from omnichat.models import layers
 from omnichat.training.fit import fit
 from omnichat.training.module import OmniChatModule
 
@@ -86,6 +89,23 @@ def test_a_shared_prefix_trains_alike(whole: Path, tmp_path: Path) -> None:
     assert all(call.args[2] is True for call in packed.call_args_list)
     assert packed.call_args_list
     found = losses(tmp_path)
+    assert found == pytest.approx({step: wanted[step] for step in found}, rel=1e-4)
+
+
+def test_compiled_experts_train_alike(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when the key does not reach the experts' layers and the Q-Formers', or reaches them in another order."""
+    kinds = set()
+
+    def recorded(kind: type[nn.Module]) -> Callable[..., torch.Tensor]:
+        kinds.add(kind)
+        return kind.forward
+
+    monkeypatch.setattr(layers, "compiled_forward", recorded)
+    options = "trainer.max_steps=2", "trainer.save_every=0", "preflight=off"
+    assert fit(config(*options, "trainer.compile_experts=true", "data.features=live"), tmp_path) == 0
+    names = {f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}" for kind in kinds}
+    assert names == {"whisper._Block", "emotion2vec._Block", "beats._Layer", "qformer.QFormerLayer"}
+    wanted, found = losses(whole), losses(tmp_path)
     assert found == pytest.approx({step: wanted[step] for step in found}, rel=1e-4)
 
 

@@ -23,6 +23,7 @@ FRAMES_PER_PIECE = num_frames(PIECE)
 MAX_PADDING = 0.25
 MAX_SECONDS = {"cpu": 120, "cuda": 480}
 CONVOLUTION_BYTES = 2**30  # windows laid out at a time for a convolution as a product
+CONVOLUTION_FRAMES = 8  # that such a window gives at once
 
 
 def valid_positions(lengths: Tensor, size: int) -> Tensor:
@@ -30,9 +31,23 @@ def valid_positions(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def needs_no_mask(valid: Tensor) -> bool:
-    """Whether nothing is padded, by (A, size) bool; not asked of a GPU, which the CPU would have to wait for."""
-    return not valid.is_cuda and bool(valid.all())
+def attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """(A, T) bool -> (A, 1, 1, T) of 0, and -inf at what is padded; None where nothing is.
+
+    Whether nothing is, is not asked of a GPU, which the CPU would have to wait for.
+    """
+    if not valid.is_cuda and bool(valid.all()):
+        return None
+    return aligned(torch.zeros_like(valid, dtype=dtype).masked_fill(~valid, -torch.inf)[:, None, None, :])
+
+
+def aligned(bias: Tensor) -> Tensor:
+    """The same (..., T), its rows at multiples of 8 numbers: else SDPA's kernel for masks copies it, in every layer.
+
+    See `preprocess_mask` in aten/src/ATen/native/transformers/attention.cpp of PyTorch. Rows never end where the next
+    begins, whatever T: what is compiled for one T serves all.
+    """
+    return F.pad(bias, (0, 8 - bias.shape[-1] % 8))[..., : bias.shape[-1]]
 
 
 def windows_of(x: Tensor, taps: int, stride: int = 1) -> Tensor:
@@ -51,17 +66,36 @@ def grouped_conv1d(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
 
 
 def grouped_conv1d_as_products(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """The same as matrix products: matrix units work with few channels in a group too."""
-    num_frames, taps = x.shape[1], weight.shape[2]
-    padded = F.pad(x, (0, 0, taps // 2, taps // 2)).unflatten(-1, (groups, -1)).movedim(2, 0).contiguous()
-    kernels = weight.unflatten(0, (groups, -1)).permute(0, 3, 2, 1).flatten(1, 2)  # (groups, taps x inputs, outputs)
-    size = x.element_size() * x.shape[0] * num_frames * kernels.shape[1]
-    together = max(1, CONVOLUTION_BYTES // max(1, size))
+    """The same as matrix products: matrix units work with few channels in a group too.
+
+    A window gives `CONVOLUTION_FRAMES` neighbours at once: laid out for each frame alone, 128 taps would be written and
+    read 128 times.
+    """
+    num_frames, taps, together = x.shape[1], weight.shape[2], CONVOLUTION_FRAMES
+    after = taps // 2 + -num_frames % together
+    padded = F.pad(x, (0, 0, taps // 2, after)).unflatten(-1, (groups, -1)).movedim(2, 0).contiguous()
+    kernels = _kernels_of_neighbours(weight.unflatten(0, (groups, -1)).permute(0, 3, 2, 1), together)
+    places = -(-num_frames // together)
+    size = x.element_size() * x.shape[0] * places * kernels.shape[1]
+    at_a_time = max(1, CONVOLUTION_BYTES // max(1, size))
     parts = []
-    for some, kernel in zip(padded.split(together), kernels.split(together), strict=True):
-        windows = windows_of(some, taps)[:, :, :num_frames].flatten(3).flatten(1, 2)
+    for some, kernel in zip(padded.split(at_a_time), kernels.split(at_a_time), strict=True):
+        windows = windows_of(some, taps + together - 1, together)[:, :, :places].flatten(3).flatten(1, 2)
         parts.append(torch.bmm(windows, kernel))
-    return torch.cat(parts).unflatten(1, (x.shape[0], num_frames)).permute(1, 2, 0, 3).flatten(2) + bias
+    found = torch.cat(parts).view(groups, x.shape[0], places * together, -1)
+    return found[:, :, :num_frames].permute(1, 2, 0, 3).flatten(2) + bias
+
+
+def _kernels_of_neighbours(kernels: Tensor, count: int) -> Tensor:
+    """(groups, taps, inputs, outputs) -> (groups, (taps + count - 1) x inputs, count x outputs).
+
+    The r-th block of columns holds the kernel r taps later, zeros before and after it.
+    """
+    groups, taps, _, outputs = kernels.shape
+    # Taps and `count` zeros, repeated and cut into rows that are one shorter: each begins a tap later than the last.
+    rows = F.pad(kernels, (0, 0, 0, 0, 0, count))[:, None].expand(-1, count, -1, -1, -1).flatten(1, 2)
+    shifted = rows[:, : count * (taps + count - 1)].unflatten(1, (count, -1))
+    return shifted.permute(0, 2, 3, 1, 4).reshape(groups, -1, count * outputs)
 
 
 class EncoderNet(nn.Module, ABC):
@@ -153,10 +187,19 @@ class Encoder(nn.Module):
         size = int(counts.max()) if len(counts) else 0
         frames = waves.new_zeros(len(lengths), size, self.dim, dtype=next(self.net.parameters()).dtype)
         with torch.autocast(waves.device.type, enabled=False):
-            all_pieces = [_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]
-            for group in self._groups(all_pieces, MAX_SECONDS.get(waves.device.type, 120) * SAMPLE_RATE):
+            for group in self.groups(lengths, waves.device):
                 self._encode_group(waves, group, frames)
         return frames, counts.to(waves.device, non_blocking=True)
+
+    def groups(self, lengths: Sequence[int], device: torch.device) -> list[list[_Piece]]:
+        """The pieces of clips of these lengths in samples that are encoded together on a device."""
+        all_pieces = [_Piece(clip, *piece) for clip, n in enumerate(lengths) for piece in pieces(n)]
+        return list(self._groups(all_pieces, MAX_SECONDS.get(device.type, 120) * SAMPLE_RATE))
+
+    def padding(self, lengths: Sequence[int], device: torch.device) -> float:
+        """Samples that are computed for clips of these lengths, over the samples that they have."""
+        computed = sum(len(group) * self._cost(group[0]) for group in self.groups(lengths, device))
+        return computed / max(1, sum(lengths))
 
     def _encode_group(self, waves: Tensor, group: list[_Piece], frames: Tensor) -> None:
         """Put the frames of these pieces where they belong."""
@@ -178,21 +221,21 @@ class Encoder(nn.Module):
 
     def _groups(self, all_pieces: list[_Piece], most: int) -> Iterator[list[_Piece]]:
         """Pieces of similar length, longest first: a batch of unequal clips costs little more than its audio."""
-
-        def cost(piece: _Piece) -> int:
-            return max(piece.length, self.net.pads_to, self.net.min_samples)
-
         group: list[_Piece] = []
         for piece in sorted(all_pieces, key=lambda piece: -piece.length):
             if group:
-                longest = cost(group[0])
+                longest = self._cost(group[0])
                 full = (len(group) + 1) * longest > most
-                if full or cost(piece) < (1 - MAX_PADDING) * longest:
+                if full or self._cost(piece) < (1 - MAX_PADDING) * longest:
                     yield group
                     group = []
             group.append(piece)
         if group:
             yield group
+
+    def _cost(self, piece: _Piece) -> int:
+        """Samples that are computed for a piece alone."""
+        return max(piece.length, self.net.pads_to, self.net.min_samples)
 
     def _checked(self, waves: Tensor, wave_lengths: Tensor) -> list[int]:
         if waves.dim() != 2 or not waves.is_floating_point():

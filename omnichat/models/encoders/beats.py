@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnichat.audio import HOP, PIECE
-from omnichat.models.encoders.base import Encoder, EncoderNet, grouped_conv1d, needs_no_mask, valid_positions
+from omnichat.models.encoders.base import Encoder, EncoderNet, attention_bias, grouped_conv1d, valid_positions
 from omnichat.models.encoders.checkpoint_files import (
     BEATS,
     EncoderError,
@@ -27,6 +27,7 @@ from omnichat.models.encoders.checkpoint_files import (
     read_torch,
 )
 from omnichat.models.encoders.fbank import FRAME, NUM_BINS, kaldi_fbank
+from omnichat.models.layers import Layers
 
 Layout = Literal["tokens", "time"]
 FBANK_MEAN, FBANK_STD = 15.41663, 6.55582  # beats/BEATs.py extract_features
@@ -145,7 +146,7 @@ class _Transformer(nn.Module):
         if config.relative_position_embedding:  # one for all layers, saved under every layer's name
             table = nn.Embedding(config.num_buckets, config.encoder_attention_heads)
             nn.init.normal_(table.weight, std=0.02)
-        self.layers = nn.ModuleList(_Layer(config, table) for _ in range(config.encoder_layers))
+        self.layers = Layers(_Layer(config, table) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.encoder_embed_dim)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -153,12 +154,9 @@ class _Transformer(nn.Module):
         x = x + self.pos_conv(x)
         if not self.config.layer_norm_first:
             x = self.layer_norm(x)
-        padding = None
-        if not needs_no_mask(valid):
-            padding = torch.zeros_like(valid, dtype=x.dtype).masked_fill(~valid, -torch.inf)[:, None, None, :]
+        padding = attention_bias(valid, x.dtype)
         positions = self._position_bias(x.shape[1], x.device)
-        for layer in self.layers:
-            x = layer(x, positions, padding)
+        x = self.layers(x, positions, padding)
         return self.layer_norm(x) if self.config.layer_norm_first else x
 
     def _position_bias(self, size: int, device: torch.device) -> Tensor | None:
@@ -251,22 +249,22 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor | None, padding: Tensor | None) -> Tensor:
         query, key, value = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projection(x).unflatten(-1, (self.heads, -1)) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = padding
         if positions is not None:
-            gate = self._gate(query) if self.gated else torch.ones_like(query[..., :1])
+            gate = (self._gate(query) if self.gated else torch.ones_like(query[..., :1])).transpose(1, 2)
             bias = gate * positions if padding is None else torch.addcmul(padding, gate, positions)
+        query, key, value = (projected.transpose(1, 2) for projected in (query, key, value))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         mixed: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return mixed
 
     def _gate(self, query: Tensor) -> Tensor:
-        """(A, heads, T, head width) queries, unscaled -> (A, heads, T, 1)."""
+        """(A, T, heads, head width) queries, unscaled -> (A, T, heads, 1)."""
         gates: Tensor = self.grep_linear(query)
         update, reset = gates.view(*gates.shape[:-1], 2, 4).sum(dim=-1).sigmoid().chunk(2, dim=-1)
-        gate: Tensor = update * (reset * self.grep_a - 1.0) + 2.0
+        gate: Tensor = update * (reset * self.grep_a.transpose(1, 2) - 1.0) + 2.0
         return gate
 
 

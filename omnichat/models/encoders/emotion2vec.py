@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from omnichat.models.encoders.base import (
     Encoder,
     EncoderNet,
+    aligned,
+    attention_bias,
     grouped_conv1d,
-    needs_no_mask,
     valid_positions,
     windows_of,
 )
@@ -34,6 +35,7 @@ from omnichat.models.encoders.emotion2vec_config import (
     Emotion2vecConfig,
     read_yaml,
 )
+from omnichat.models.layers import Layers
 
 __all__ = ["Emotion2vecConfig", "Emotion2vecNet", "alibi_slopes", "load_emotion2vec", "normalize"]
 
@@ -56,7 +58,7 @@ class Emotion2vecNet(EncoderNet):
             self.min_samples += (kernel - 1) * self.stride
             self.stride *= stride
         self.modality_encoders = nn.ModuleDict({"AUDIO": _AudioEncoder(config)})
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        self.blocks = Layers(_Block(config) for _ in range(config.depth))
 
     def num_frames(self, num_samples: int) -> int:
         """(num_samples - 400) // 320 + 1: whole receptive fields of the convolutions."""
@@ -70,8 +72,7 @@ class Emotion2vecNet(EncoderNet):
         waves = F.pad(waves, (0, max(0, self.min_samples - waves.shape[1])))
         counts = ((lengths - self.min_samples) // self.stride + 1).clamp(min=0)
         x, bias = self.modality_encoders["AUDIO"](waves, counts.clamp(min=1))
-        for block in self.blocks:
-            x = block(x, bias)
+        x = self.blocks(x, bias)
         x = x[:, self.config.num_extra_tokens :]
         x = x * valid_positions(counts, x.shape[1])[..., None]
         return x[:, :num_frames], counts
@@ -117,19 +118,18 @@ class _AudioEncoder(nn.Module):
         for convolution in list(self.relative_positional_encoder)[1:]:
             positions = convolution(positions * valid[..., None])
         x = torch.cat([self.extra_tokens.expand(len(x), -1, -1), x + positions], dim=1)
-        bias = self._bias(valid).to(x.dtype)
+        bias = self._bias(valid, x.dtype)
         return self.context_encoder(x, bias), bias
 
-    def _bias(self, valid: Tensor) -> Tensor:
+    def _bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor:
         """(A or 1, heads, T, T): symmetric ALiBi between frames, 0 at the extra tokens, -inf at padded keys."""
         positions, extra = torch.arange(valid.shape[1], device=valid.device), self.config.num_extra_tokens
         distance = (positions[None] - positions[:, None]).abs()
         slopes = torch.tensor(alibi_slopes(self.config.num_heads), dtype=torch.float32)
         slopes = slopes.to(valid.device, non_blocking=True)[:, None, None]
         bias = F.pad(-distance * slopes, (extra, 0, extra, 0)) * self.alibi_scale[0].float().clamp(min=0)
-        if needs_no_mask(valid):
-            return bias
-        return bias.masked_fill(~F.pad(valid, (extra, 0), value=True)[:, None, None, :], -torch.inf)
+        padding = attention_bias(F.pad(valid, (extra, 0), value=True), dtype)
+        return aligned(bias.to(dtype) if padding is None else bias.to(dtype) + padding)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -176,8 +176,9 @@ class _Convolutions(nn.Module):
             taps, stride = convolution.kernel_size[0], convolution.stride[0]
             windows = windows_of(x, taps, stride).flatten(2)
             kernel = convolution.weight.permute(2, 1, 0).flatten(0, 1)  # (taps x inputs, outputs)
-            spare = -len(kernel) % 8  # tensor cores want rows of 16 bytes
-            x = F.gelu(norm(F.pad(windows, (0, spare)) @ F.pad(kernel, (0, 0, 0, spare))))
+            if spare := -len(kernel) % 8:  # tensor cores want rows of 16 bytes
+                windows, kernel = F.pad(windows, (0, spare)), F.pad(kernel, (0, 0, 0, spare))
+            x = F.gelu(norm(windows @ kernel))
         return x.transpose(1, 2)
 
 
@@ -203,13 +204,11 @@ class _Prenet(nn.Module):
     def __init__(self, config: Emotion2vecConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.embed_dim, config.norm_eps, config.norm_affine)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.prenet_depth))
+        self.blocks = Layers(_Block(config) for _ in range(config.prenet_depth))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = self.norm(x)
-        for block in self.blocks:
-            x = block(x, bias)
-        return x
+        found: Tensor = self.blocks(self.norm(x), bias)
+        return found
 
 
 class _Block(nn.Module):

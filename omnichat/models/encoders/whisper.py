@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnichat.audio import HOP, PIECE, num_frames
-from omnichat.models.encoders.base import Encoder, EncoderNet, needs_no_mask, valid_positions
+from omnichat.models.encoders.base import Encoder, EncoderNet, attention_bias, valid_positions
 from omnichat.models.encoders.checkpoint_files import (
     EncoderError,
     fill,
@@ -28,6 +28,7 @@ from omnichat.models.encoders.checkpoint_files import (
     read_torch,
 )
 from omnichat.models.encoders.log_mel import MIN_SAMPLES, log_mel
+from omnichat.models.layers import Layers
 
 Context = Literal["pad30", "trim"]
 NUM_POSITIONS = 1500  # whisper's n_audio_ctx: 30 s
@@ -82,7 +83,7 @@ class WhisperEncoderNet(EncoderNet):
         self.conv1 = nn.Conv1d(dims.n_mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.register_buffer("positional_embedding", sinusoids(dims.n_audio_ctx, width))
-        self.blocks = nn.ModuleList(_Block(width, dims.n_audio_head) for _ in range(dims.n_audio_layer))
+        self.blocks = Layers(_Block(width, dims.n_audio_head) for _ in range(dims.n_audio_layer))
         self.ln_post = nn.LayerNorm(width)
 
     def num_frames(self, num_samples: int) -> int:
@@ -116,10 +117,8 @@ class WhisperEncoderNet(EncoderNet):
         x = x + self.get_buffer("positional_embedding")[: x.shape[1]]
         counts = (num_mel_frames + 1) // 2
         valid = valid_positions(counts.clamp(min=1), x.shape[1])
-        keys = None if self.pads_to or needs_no_mask(valid) else valid[:, None, None, :]
-        for block in self.blocks:
-            x = block(x, keys)
-        return self.ln_post(x) * valid_positions(counts, x.shape[1])[..., None], counts
+        keys = None if self.pads_to else attention_bias(valid, x.dtype)
+        return self.ln_post(self.blocks(x, keys)) * valid_positions(counts, x.shape[1])[..., None], counts
 
 
 class _Block(nn.Module):

@@ -85,10 +85,24 @@ def test_convolution_as_products(monkeypatch: pytest.MonkeyPatch, groups: int, t
     torch.manual_seed(0)
     x, weight, bias = torch.randn(3, 21, 16), torch.randn(16, 16 // groups, taps), torch.randn(16)
     expected = F.conv1d(x.transpose(1, 2), weight, bias, padding=taps // 2, groups=groups)[..., :21].transpose(1, 2)
-    for size in (2**30, 1):
+    for size, together in ((2**30, 8), (1, 8), (2**30, 1), (1, 5)):
         monkeypatch.setattr(base, "CONVOLUTION_BYTES", size)
+        monkeypatch.setattr(base, "CONVOLUTION_FRAMES", together)
         torch.testing.assert_close(base.grouped_conv1d_as_products(x, weight, bias, groups), expected)
     torch.testing.assert_close(base.grouped_conv1d(x, weight, bias, groups), expected)
+
+
+def test_attention_bias() -> None:
+    """Prevents a mask that hides a frame or shows padding, and rows that a GPU's kernel would copy in every layer."""
+    valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    assert base.attention_bias(valid[:1], torch.float32) is None
+    bias = base.attention_bias(valid, torch.bfloat16)
+    assert bias is not None
+    assert bias.dtype == torch.bfloat16
+    assert bias.shape == (2, 1, 1, 5)
+    assert torch.equal(bias[:, 0, 0] == 0, valid)
+    assert torch.equal(bias[:, 0, 0] == -torch.inf, ~valid)
+    assert all(step % 8 == 0 for step in bias.stride()[:-1])
 
 
 def test_frame_counts_of_every_length(golden) -> None:
