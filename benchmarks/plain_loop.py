@@ -74,7 +74,7 @@ class PlainLoop(nn.Module):
         with torch.no_grad():
             frames = self.whisper(batch.mel).last_hidden_state
         frames = frames[:, : int(batch.num_frames.max())]
-        heard, _ = self.mixformer({"whisper": (frames, batch.num_frames)}, batch.num_frames)
+        heard, _, _ = self.mixformer({"whisper": (frames, batch.num_frames)}, batch.num_frames)
         windows = -(-batch.num_frames // self.mixformer.window)
         own = torch.arange(heard.shape[1]) < windows[:, None]
         return padded_loss(self.llm, batch.rows, heard[own].flatten(0, 1))

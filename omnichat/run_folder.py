@@ -12,6 +12,7 @@ REPLIES = "replies.jsonl"
 GENERATION = "generation.json"  # how the replies came about
 SCORES = "scores.json"
 REPORT = "report.html"
+OVERLONG_FILE = "overlong.txt"  # dialogues over the limit, and what was done with each
 
 
 def has_checkpoint(run_dir: Path, step: int) -> bool:

@@ -21,7 +21,9 @@ _ISSUED = re.compile(
     r"|glpat-[A-Za-z0-9_-]{20,}|A[KS]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|xox[abprs]-[A-Za-z0-9-]{10,}"
     r"|wandb_v\d_[A-Za-z0-9_]{20,}|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"
 )
-_IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")  # scheme://user:password@host
+_IN_ADDRESS = re.compile(  # scheme://user:password@host, scheme://token@host
+    rf"(?<=://)(?:[^/\s:@]*:[^/\s@]+|[^/\s:@]{{{SHORTEST},}})(?=@)"
+)
 _GIVEN = re.compile(  # name=value and "name": "value"; after a bare colon stand words
     r"(?P<name>[A-Za-z0-9_.-]*(?:key|token|secret|password|passwd|passphrase))"
     r"(?P<between>=|['\"]\s*[=:]\s*['\"])(?P<value>[^\s'\"&,;]{8,})",

@@ -17,6 +17,7 @@ from omnichat.secrets import MASK, looks_secret, masked, secret_values
         ("ghp_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789abcdefghijABCDEFGHIJ"),
         ("AKIAIOSFODNN7EXAMPLE in a path", "AKIAIOSFODNN7EXAMPLE"),
         ("https://user:correct-horse@host/data", "correct-horse"),
+        ("https://oauth2-battery-1@host/data", "oauth2-battery-1"),
         ("https://host/x?access_token=battery-staple", "battery-staple"),
         ('{"apiKey": "0a1b2c3d4e5f"}', "0a1b2c3d4e5f"),
         ("WANDB_API_KEY=00112233445566778899", "00112233445566778899"),
@@ -39,6 +40,7 @@ def test_what_only_looks_like_one_stays() -> None:
         "said": "The key: everything. My token: gratitude! What a secret, remember?",
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "address": "https://example.org:8080/path",
+        "user": "ssh://git@example.org/path, https://example.org/someone@example",
         "override": "model.use_cls_token=true trainer.micro_batch_tokens=123456789",
     }
     assert masked(harmless) == harmless

@@ -1,6 +1,7 @@
 """Dialogues as examples: one store in order, or several mixed into an endless stream."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -180,7 +181,8 @@ class DialogueDataset:
                 totals[:, unit] += np.bincount(sources, weights, minlength=len(self.names))
         sizes = dict(zip(self.names, self.mixture.sizes, strict=True))
         drawn = {name: Drawn(*total) for name, total in zip(self.names, totals.tolist(), strict=True)}
-        return Shares({name: sizes[name] for name, _ in self.drawn_scans()}, drawn)
+        left_out = Counter(fault.reason for _, part in self.drawn_scans() for fault in part.dropped)
+        return Shares({name: sizes[name] for name, _ in self.drawn_scans()}, drawn, left_out)
 
     def overlong(self) -> list[str]:
         """A line for each dialogue that is over the limit: its place, and what was done with it."""

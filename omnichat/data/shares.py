@@ -21,10 +21,16 @@ class Shares:
     Args:
         sizes: dialogues of each source by name.
         drawn: what was drawn of each before; nothing by default.
+        left_out: how many of their dialogues are not drawn, by reason.
     """
 
-    def __init__(self, sizes: Mapping[str, int], drawn: Mapping[str, Drawn] | None = None) -> None:
-        self.sizes = dict(sizes)
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        drawn: Mapping[str, Drawn] | None = None,
+        left_out: Mapping[str, int] | None = None,
+    ) -> None:
+        self.sizes, self.left_out = dict(sizes), dict(left_out or {})
         self.drawn = {name: drawn[name] if drawn is not None else Drawn() for name in sizes}
 
     def add(self, name: str, drawn: Drawn) -> None:
@@ -42,8 +48,8 @@ class Shares:
         return self.drawn[name].dialogues / self.sizes[name] if self.sizes[name] else 0.0
 
     def metrics(self) -> dict[str, float]:
-        """`data/share/<unit>/<source>` and `data/passes/<source>`."""
-        metrics: dict[str, float] = {}
+        """`data/share/<unit>/<source>`, `data/passes/<source>`, and `data/skipped/<reason>` where some are left out."""
+        metrics: dict[str, float] = {f"data/skipped/{reason}": float(count) for reason, count in self.left_out.items()}
         for name in self.sizes:
             found = {unit: self.share(name, unit) for unit in UNITS}
             metrics |= {f"data/share/{unit}/{name}": share for unit, share in found.items() if share is not None}

@@ -52,6 +52,11 @@ def bleu(references: Sequence[str], replies: Sequence[str], tokenize: str = "13a
     return Statistic(statistics, combine, f"BLEU|{whole.get_signature()}", np.ones(len(rows), dtype=np.bool_))
 
 
+def sentence_bleu(reference: str, reply: str) -> float:
+    """BLEU of one reply by sacrebleu, of as long n-grams as it has, up to 4: to look at, not to be averaged."""
+    return float(BLEU(effective_order=True).sentence_score(reply, [reference]).score) / 100
+
+
 def rouge_l(references: Sequence[str], replies: Sequence[str]) -> Statistic:
     """Mean F of the longest common subsequence by rouge-score, without stemming.
 

@@ -51,7 +51,7 @@ class EventModel(nn.Module):
         counts = {name: torch.full((len(one),), one.shape[1], device=one.device) for name, one in frames.items()}
         features = {name: (one, counts[name]) for name, one in frames.items()}
         longest = max(one.shape[1] for one in frames.values())
-        mixed, _ = self.mixformer(features, torch.full((len(next(iter(frames.values()))),), longest))
+        mixed = self.mixformer(features, torch.full((len(next(iter(frames.values()))),), longest)).embeds
         if mixed.shape[1] != self.windows:
             raise ValueError(f"clips of {mixed.shape[1]} windows; the head takes {self.windows}")
         logits: Tensor = self.classify(self.narrow(mixed).flatten(1))

@@ -5,7 +5,7 @@ vectors are concatenated and projected. Shapes: A clips, N frames, W windows, K 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,22 @@ from torch import Tensor, nn
 from omnichat.models.qformer import WindowedQFormer
 
 Gate = Literal["scalar", "channel", "none"]
+
+
+class Mixed(NamedTuple):
+    """What a Mix-Former gives; of a clip of n frames the first ceil(n / window) windows are its own.
+
+    Attributes:
+        embeds: (A, W, K, D), for the language model.
+        gates: (A, W, E). A gate per channel is reported by its mean; that of a window in which the expert has no frame
+            weighs zeros and says nothing.
+        norms: (A, W, E), without gradient: the length of what the expert's Q-Former gives before its gate, the mean
+            over queries.
+    """
+
+    embeds: Tensor
+    gates: Tensor
+    norms: Tensor
 
 
 class MixFormer(nn.Module):
@@ -45,7 +61,7 @@ class MixFormer(nn.Module):
         self.gates = nn.ModuleDict({name: nn.Linear(hidden, hidden if gate == "channel" else 1) for name in gated})
         self.project = nn.Linear(len(widths) * hidden, out_dim)
 
-    def forward(self, features: Mapping[str, tuple[Tensor, Tensor]], num_frames: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Mapping[str, tuple[Tensor, Tensor]], num_frames: Tensor) -> Mixed:
         """Mix the experts' frames of each clip.
 
         Args:
@@ -55,9 +71,7 @@ class MixFormer(nn.Module):
                 GPU they would have to be waited for.
 
         Returns:
-            Embeddings (A, W, K, out_dim) and gates (A, W, E), W for the longest clip. The first ceil(n / window)
-            windows of a clip of n frames are its own. A gate per channel is reported by its mean; that of a window
-            in which the expert has no frame weighs zeros and says nothing.
+            Windows W of the longest clip; see `Mixed`.
 
         Raises:
             ValueError: an expert is missing from `features`, or its frames have another width.
@@ -65,14 +79,15 @@ class MixFormer(nn.Module):
         self._check(features)
         covered = num_frames.cpu()
         num_frames = covered.to(self.project.weight.device, non_blocking=True)
-        heard, gates = [], []
+        heard, gates, norms = [], [], []
         for name, expert in self.experts.items():
             frames, lengths = features[name]
             hidden = expert(frames, torch.minimum(lengths, num_frames), covered)
             weight = self._weight(name, hidden)
             heard.append(hidden * weight)
             gates.append(weight.mean((2, 3)))
-        return self.project(torch.cat(heard, dim=-1)), torch.stack(gates, dim=-1)
+            norms.append(torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32).mean(2))
+        return Mixed(self.project(torch.cat(heard, dim=-1)), torch.stack(gates, dim=-1), torch.stack(norms, dim=-1))
 
     def _weight(self, name: str, hidden: Tensor) -> Tensor:
         if self.gate == "none":

@@ -34,6 +34,7 @@ class Losses(NamedTuple):
         content_targets: how many tokens `content` sums.
         per_target: each target's cross entropy, in order, float32, without gradient.
         gates: (A, W, E), without gradient; of a clip only its first `window_counts` windows mean anything.
+        norms: (A, W, E), of what the Q-Formers give; see `Mixed`.
         window_counts: (A,) windows of each clip, on the CPU.
     """
 
@@ -44,14 +45,18 @@ class Losses(NamedTuple):
     content_targets: Tensor
     per_target: Tensor
     gates: Tensor
+    norms: Tensor
     window_counts: Tensor
 
 
 class Heard(NamedTuple):
-    """A batch as the language model gets it: embeddings (T, D), gates (A, W, E), each clip's windows (A,) (CPU)."""
+    """A batch as the language model gets it: embeddings (T, D), gates and norms (A, W, E), windows of each clip (A,) on
+    the CPU.
+    """
 
     embeds: Tensor
     gates: Tensor
+    norms: Tensor
     window_counts: Tensor
 
 
@@ -133,6 +138,7 @@ class OmniChat(nn.Module):
             content_targets=(~style).sum(),
             per_target=losses.detach().float(),
             gates=heard.gates.detach(),
+            norms=heard.norms,
             window_counts=heard.window_counts,
         )
 
@@ -152,12 +158,12 @@ class OmniChat(nn.Module):
                 f"{len(batch.slots)} audio slots for {wanted} window embeddings (dialogues "
                 f"{', '.join(batch.dialogue_ids[:3])}, ...): the prompt was made with another window or queries"
             )
-        mixed, gates = self.mixformer(self._features(batch), frames)
+        mixed, gates, norms = self.mixformer(self._features(batch), frames)
         own = (torch.arange(mixed.shape[1]) < counts[:, None]).flatten().nonzero()[:, 0]
         windows = mixed.flatten(0, 1).index_select(0, own.to(mixed.device, non_blocking=True))
         embeds = self.llm.model.embed_tokens(batch.ids)
         embeds = embeds.index_copy(0, batch.slots, windows.flatten(0, 1).to(embeds.dtype))
-        return Heard(embeds, gates, counts)
+        return Heard(embeds, gates, norms, counts)
 
     @torch.no_grad()
     def generate(

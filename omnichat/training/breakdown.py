@@ -19,6 +19,7 @@ from omnichat.prompt import CONTENT_TARGET
 
 TURNS = 10  # assistant turns with a curve of their own; ShareChatX has 3.7 a dialogue (the paper's 7.37 turns)
 LATER = f"{TURNS + 1}+"
+DIALOGUE_TURNS = "data/dialogue_turns"
 QUANTILES = {"p10": 0.1, "p90": 0.9}
 
 
@@ -29,7 +30,7 @@ def loss_parts(losses: Sequence[Losses], batches: Sequence[PackedBatch], names: 
     """
     turns = [f"loss/by_turn/{turn}" for turn in (*range(1, TURNS + 1), LATER)]
     sources = [f"loss/by_source/{name}" for name in names]
-    parts = {f"{what} {key}": 0.0 for key in (*sources, *turns) for what in ("sum", "count")}
+    parts = {f"{what} {key}": 0.0 for key in (*sources, *turns, DIALOGUE_TURNS) for what in ("sum", "count")}
     for loss, batch in zip(losses, batches, strict=True):
         values = loss.per_target.double().cpu().numpy()
         dialogue, turn = target_places(batch)
@@ -39,11 +40,16 @@ def loss_parts(losses: Sequence[Losses], batches: Sequence[PackedBatch], names: 
             for key, total, count in zip(keys, sums, counts, strict=True):
                 parts[f"sum {key}"] += float(total)
                 parts[f"count {key}"] += float(count)
+        parts[f"sum {DIALOGUE_TURNS}"] += len(np.unique(np.stack([dialogue, turn]), axis=1).T)
+        parts[f"count {DIALOGUE_TURNS}"] += len(batch.dialogue_ids)
     return parts
 
 
 def part_metrics(parts: dict[str, float]) -> dict[str, float]:
-    """`loss/by_source/NAME` and `loss/by_turn/N`: means over targets; nothing for parts without targets."""
+    """`loss/by_source/NAME` and `loss/by_turn/N`: means over targets; nothing for parts without targets.
+
+    `data/dialogue_turns`: assistant turns that are learnt, the mean over dialogues.
+    """
     keys = [name.removeprefix("count ") for name, count in parts.items() if name.startswith("count ") and count]
     return {key: parts[f"sum {key}"] / parts[f"count {key}"] for key in keys}
 
@@ -72,6 +78,19 @@ def drawn_by_source(batches: Sequence[PackedBatch], names: Sequence[str]) -> dic
         for dialogue, samples in zip(batch.clip_dialogues.tolist(), batch.num_samples, strict=True):
             drawn[batch.sources[dialogue]].seconds += samples / SAMPLE_RATE
     return drawn
+
+
+def qformer_norms(names: Sequence[str], losses: Sequence[Losses]) -> dict[str, float]:
+    """`qformer/out_norm/EXPERT`: the mean length of what a Q-Former gives, over the windows of this rank's clips."""
+    clips = [
+        norms[:count]
+        for loss in losses
+        for norms, count in zip(loss.norms.cpu(), loss.window_counts.tolist(), strict=True)
+    ]
+    if not clips:
+        return {}
+    means = torch.cat(clips).mean(0).tolist()
+    return {f"qformer/out_norm/{name}": mean for name, mean in zip(names, means, strict=True)}
 
 
 def gates_by_scenario(

@@ -1,6 +1,7 @@
 """What happens around a step: metrics, progress, checkpoints, an orderly stop."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -32,20 +33,23 @@ class StepMetrics(pl.Callback):
         self.log_every = log_every
         self.progress = progress
         self._step = 0
-        self._waiting_since = perf_counter()
         self._unwritten: list[tuple[int, StepSums]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count from where the run goes on."""
         self._step = trainer.global_step
-        self._waiting_since = perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first step begins once all has been made ready, preflight included."""
+        assert isinstance(pl_module, OmniChatModule)
+        pl_module.step_sums.begin()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Time since the last batch ended was spent waiting for data."""
         assert isinstance(pl_module, OmniChatModule)
-        pl_module.step_sums.waited += perf_counter() - self._waiting_since
+        pl_module.step_sums.got()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
@@ -57,7 +61,7 @@ class StepMetrics(pl.Callback):
             self._unwritten.append((self._step, pl_module.take_step_sums()))
             if self._step % self.log_every == 0 or self._step == trainer.max_steps:
                 self._write(trainer, pl_module)
-        self._waiting_since = perf_counter()
+        pl_module.step_sums.ask()
 
     def before_save(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
         """Steps that a checkpoint holds are not trained again: a kill after it must not cost their lines."""
@@ -71,7 +75,7 @@ class StepMetrics(pl.Callback):
         shown = ", ".join(f"{name.removeprefix('validation/')} {value:.3f}" for name, value in found.items())
         self.progress.note(f"validation after step {trainer.global_step}: {shown}")
         assert isinstance(pl_module, OmniChatModule)
-        self._waiting_since = pl_module.step_sums.started = perf_counter()
+        pl_module.step_sums.begin()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that is stopped between two lines loses none of its steps."""
@@ -82,6 +86,7 @@ class StepMetrics(pl.Callback):
         metrics: dict[str, float] = {}
         for step, sums in self._unwritten:
             metrics = module.step_metrics(sums, in_parts=shown and step == self._unwritten[-1][0])
+            self.progress.skipped += sums.skipped
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=step)
         if self._unwritten and shown:
@@ -90,11 +95,17 @@ class StepMetrics(pl.Callback):
 
 
 class ProgressLine:
-    """A progress bar on a terminal; elsewhere one line per logged step."""
+    """A progress bar on a terminal; elsewhere one line per logged step.
+
+    Attributes:
+        skipped: steps that were left out.
+        saved: the newest step with a checkpoint; 0 where there is none.
+    """
 
     def __init__(self, title: str, total: int, start: int) -> None:
         self.console = Console(stderr=True, quiet=not is_first())
-        self.total = total
+        self.total, self.saved, self.skipped = total, start, 0
+        self._begun = start, perf_counter()
         self.bar: Progress | None = None
         if self.console.is_terminal and not self.console.quiet:
             self.bar = Progress(
@@ -114,7 +125,10 @@ class ProgressLine:
         parts = [f"loss {metrics['loss/total']:.4f}"]
         parts += [f"{part} {metrics[f'loss/{part}']:.3f}" for part in ("style", "content") if f"loss/{part}" in metrics]
         parts += [f"lr {metrics['optim/learning_rate']:.1e}", f"{metrics['perf/tokens_per_s']:,.0f} tok/s"]
-        parts += [f"wait {metrics['perf/data_wait']:.0%}"]
+        parts += [f"{metrics['perf/audio_s_per_s']:,.0f} audio-s/s", f"wait {metrics['perf/data_wait']:.0%}"]
+        parts += [f"mem {metrics['perf/memory_gib']:.1f} GiB"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"saved {self.saved}"] if self.saved else []
         self.say(step, " ".join(parts))
 
     def say(self, step: int, state: str) -> None:
@@ -122,7 +136,12 @@ class ProgressLine:
         if self.bar is not None:
             self.bar.update(self.task, completed=step, state=state)
         elif not self.console.quiet:
-            print(f"step {step}/{self.total} {state}", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total} {state} {self._left(step)}", file=sys.stderr, flush=True)
+
+    def _left(self, step: int) -> str:
+        start, begun = self._begun
+        seconds = (perf_counter() - begun) / max(1, step - start) * (self.total - step)
+        return f"left {timedelta(seconds=round(seconds))}"
 
     def note(self, text: str) -> None:
         """Say something that stays on the screen."""
@@ -222,5 +241,6 @@ class Checkpointer(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, OmniChatModule)
         self.metrics.before_save(trainer, module)
-        self.save(trainer, module)
-        self._saved = trainer.global_step
+        with module.step_sums.left_out():
+            self.save(trainer, module)
+        self._saved = self.metrics.progress.saved = trainer.global_step

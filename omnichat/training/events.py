@@ -7,6 +7,7 @@ Of the config count `model` without its language model, `data`'s sources, `train
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from lightning.pytorch.loggers import Logger
@@ -27,6 +28,7 @@ from omnichat.training.callbacks import BEST_BY, ProgressLine
 from omnichat.training.guard import Place, SkippedSteps, explained, gradient_norm
 from omnichat.training.heard import Heard, classify, likeliest
 from omnichat.training.loggers import build_loggers
+from omnichat.training.module import most_memory
 from omnichat.training.opening import opened
 from omnichat.training.optim import build_optimizer, learning_rate_at, optimizer_tensors, restore_optimizer
 from omnichat.training.preflight import Trial, disk, is_due, say, tried, try_out, versions
@@ -193,7 +195,7 @@ class _Training:
 
     def _train(self, step: int) -> dict[str, float]:
         """One step; left out where its gradients are not finite."""
-        self.step, settings = step, self.config.trainer
+        self.step, settings, begun = step, self.config.trainer, perf_counter()
         bounds = (settings.warmup_steps, settings.max_steps, settings.min_learning_rate_ratio)
         rate = learning_rate_at(step, settings.learning_rate, *bounds)
         for group in self.optimizer.param_groups:
@@ -215,7 +217,15 @@ class _Training:
             indices = range(step * self.size, (step + 1) * self.size)
             self.skipped.leave_out(step + 1, 0, indices, self._names(drawn), possible=True)
         self.optimizer.zero_grad()
-        metrics = {"loss/total": loss, "optim/learning_rate": rate, "optim/skipped": float(not sound)}
+        seconds, device = perf_counter() - begun, self.model.classify.weight.device
+        metrics = {
+            "loss/total": loss,
+            "optim/learning_rate": rate,
+            "optim/skipped": float(not sound),
+            "perf/seconds": seconds,
+            "perf/audio_s_per_s": self.size * CLIP / SAMPLE_RATE / seconds,
+            "perf/memory_gib": most_memory(device) / 2**30,
+        }
         if (step + 1) % settings.log_every == 0:
             metrics |= {f"grad_norm/{part}": float(norm) for part, norm in norms.items()}
         return metrics
@@ -273,8 +283,6 @@ def _unsupported(config: RunConfig) -> list[str]:
     wrong["compile_experts"] = trainer.compile_experts
     wrong |= {"strategy": trainer.strategy != "auto", "dialogues_per_step": trainer.dialogues_per_step is None}
     faults = [f"trainer.{key}: {getattr(trainer, key)}; {message}" for key, is_wrong in wrong.items() if is_wrong]
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        faults.append("trainer.accelerator: gpu, but there is none; use trainer.accelerator=auto")
     if not is_first():
         faults.append(f"task: events, but this is not the first of several processes; {message}: start it without them")
     return faults

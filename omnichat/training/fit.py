@@ -14,7 +14,7 @@ from omnichat.checkpoint import restore_trained
 from omnichat.config import ConfigError, RunConfig, TrainerConfig
 from omnichat.data.features import FeatureReader
 from omnichat.prompt import Prompt
-from omnichat.run_folder import CHECKPOINTS
+from omnichat.run_folder import CHECKPOINTS, OVERLONG_FILE, SKIPPED_FILE
 from omnichat.training.callbacks import Checkpointer, OverdueValidation, ProgressLine, RestoreEngine, StepMetrics
 from omnichat.training.engines import build_strategy
 from omnichat.training.guard import NonFiniteGuard, explained, place_of
@@ -27,8 +27,6 @@ from omnichat.training.ranks import is_first
 from omnichat.training.resume import CheckpointWriter, check_stream
 from omnichat.training.slow_rank import SlowRankWatch
 from omnichat.training.stopping import StopRequest, in_slurm
-
-OVERLONG = "overlong.txt"
 
 
 def fit(config: RunConfig, run_dir: Path | str) -> int:
@@ -53,7 +51,7 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         data = build.build_data(config, prompt, features, first_step)
         stream = data.dataset.fingerprint()
         check_stream(start, run_dir / CHECKPOINTS, stream)
-        _list_overlong(run_dir / OVERLONG, data.dataset.overlong())
+        _list_overlong(run_dir / OVERLONG_FILE, data.dataset.overlong())
         passes = data.passes(config.trainer.max_steps)
         print("passes: " + ", ".join(f"{name} {count:.1f} times" for name, count in passes.items()), flush=True)
 
@@ -86,13 +84,16 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         ]
         if start is not None:
             callbacks.append(RestoreEngine(start))
-            if config.trainer.validate_every:
+            if config.trainer.validate_every and config.preflight != "only":
                 callbacks.append(OverdueValidation(run_dir, config.trainer.validate_every))
         if is_due(config, start):
             callbacks.append(Preflight(data, run_dir, config.preflight == "only"))
         trainer = _trainer(config, run_dir, first_step, callbacks)
 
         # 6. train
+        if config.preflight == "only" and first_step >= config.trainer.max_steps:
+            print(f"preflight: nothing is left to train, {first_step:,} of {config.trainer.max_steps:,} steps are done")
+            return 0
         try:
             if first_step < config.trainer.max_steps:
                 with stop.giving_back(), explained(lambda: place_of(module)):
@@ -105,6 +106,12 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         # 7. how it ended
         if trainer.is_global_zero:
             print(f"drawn in {trainer.global_step:,} steps:\n{shares.text()}", flush=True)
+            if progress.skipped:
+                print(
+                    f"{progress.skipped} steps were left out; {run_dir / SKIPPED_FILE} names their dialogues",
+                    flush=True,
+                )
+            print(f"the run lies in {run_dir}", flush=True)
         return stop.exit_code(trainer.global_step, trainer.is_global_zero)
 
 
@@ -138,7 +145,7 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
         enable_checkpointing=False,  # ours hold only what is trained
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=build_loggers(config, run_dir, first_step),
+        logger=build_loggers(config, run_dir, first_step) if config.preflight != "only" else False,
         callbacks=callbacks,
         default_root_dir=str(run_dir),
         # Lightning's own requeue saves inside the signal handler (its issue 21406).

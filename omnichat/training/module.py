@@ -2,7 +2,8 @@
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,7 @@ from omnichat.metrics.emotion import weighted_f1
 from omnichat.models.layers import compile_layers
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
-from omnichat.training.breakdown import drawn_by_source, gates_by_scenario, loss_parts, part_metrics
+from omnichat.training.breakdown import drawn_by_source, gates_by_scenario, loss_parts, part_metrics, qformer_norms
 from omnichat.training.engines import shard, whole_model
 from omnichat.training.flops import peak_flops, step_flops
 from omnichat.training.optim import build_optimizer, learning_rate_at
@@ -32,16 +33,44 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; getrusage(2)
 
 @dataclass
 class StepSums:
-    """What one optimizer step saw, summed over its micro-batches; tensors stay on the device until they are logged."""
+    """What one optimizer step saw, summed over its micro-batches; tensors stay on the device until they are logged.
+
+    Its seconds are those of training alone: neither what comes before the first step nor validation nor saving.
+    """
 
     losses: list[Losses] = field(default_factory=list)
     batches: list[PackedBatch] = field(default_factory=list)
     gradient_norms: dict[str, Tensor] = field(default_factory=dict)
-    started: float = field(default_factory=perf_counter)
     waited: float = 0.0
+    saving: float = 0.0
     seconds: float = 0.0
     learning_rate: float = 0.0
     skipped: bool = False
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """The step begins now, with waiting for its data."""
+        self.started = self.asked = perf_counter()
+
+    def ask(self) -> None:
+        """From now on data is waited for."""
+        self.asked = perf_counter()
+
+    def got(self) -> None:
+        """The data is there."""
+        self.waited += perf_counter() - self.asked
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What is done inside is saving, and neither the step nor waiting for its data."""
+        begun = perf_counter()
+        yield
+        seconds = perf_counter() - begun
+        self.saving += seconds
+        self.started += seconds
+        self.asked += seconds
 
 
 @dataclass(frozen=True)
@@ -132,8 +161,8 @@ class OmniChatModule(LightningModule):
     def step_metrics(self, sums: StepSums, in_parts: bool) -> dict[str, float]:
         """What is logged of a step: reads the device, and adds up over ranks.
 
-        With `in_parts` also the loss by source and by turn, the gates by scenario, and the norms of the gradients; on
-        all ranks or on none.
+        With `in_parts` also the loss by source and by turn, the gates by scenario, and the norms of gradients and of
+        what the Q-Formers give; on all ranks or on none.
         """
         sources = tuple(self.shares.sizes)
         parts = loss_parts(sums.losses, sums.batches, sources) if in_parts else {}
@@ -169,22 +198,21 @@ class OmniChatModule(LightningModule):
             "optim/learning_rate": sums.learning_rate,
             "optim/skipped": float(sums.skipped),
         }
+        if sums.saving:  # after the step before this one, whose line is written by then
+            metrics["perf/save_seconds"] = sums.saving
         metrics |= self._device_metrics(sums)
         if in_parts:
             metrics |= gates_by_scenario(self.model.expert_names, sums.losses, sums.batches)
+            metrics |= qformer_norms(self.model.expert_names, sums.losses)
             metrics |= {f"grad_norm/{part}": float(norm) for part, norm in sums.gradient_norms.items()}
         return metrics
 
     def _device_metrics(self, sums: StepSums) -> dict[str, float]:
-        """Of this rank: the most memory so far, allocated on its GPU or, on a CPU, held by its process; the step's own
-        work in TFLOP/s; and the share of the device's peak that this is, where the peak is known.
+        """Of this rank: the most memory so far; the step's own work in TFLOP/s; and the share of the device's peak that
+        this is, where the peak is known.
         """
-        if self.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated(self.device)
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
         rate = self._flops(sums) / sums.seconds
-        metrics = {"perf/memory_gib": memory / 2**30, "perf/tflops_per_s": rate / 1e12}
+        metrics = {"perf/memory_gib": most_memory(self.device) / 2**30, "perf/tflops_per_s": rate / 1e12}
         if peak := peak_flops(self.device):
             metrics["perf/mfu"] = rate / peak
         return metrics
@@ -244,6 +272,13 @@ class OmniChatModule(LightningModule):
         if self.trainer.world_size > 1:
             values = self.trainer.strategy.reduce(values, reduce_op="sum")
         return dict(zip(sums, values.tolist(), strict=True))
+
+
+def most_memory(device: torch.device) -> int:
+    """The most bytes so far, allocated on a GPU or, for a CPU, held by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
 
 
 def _loss_metrics(total: dict[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
 
@@ -65,34 +66,52 @@ class Preflight(pl.Callback):
             versions(trainer.strategy.root_device, trainer.world_size),
             disk(trainable(pl_module.model), self.run_dir),
         ]
+        ahead = to_come(self.data, trainer.max_steps)
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             lines.append("largest micro-batch: not tried, DeepSpeed would take its gradients for the first step's")
+            lines.append(f"the run: {ahead}; its hours are not known, since nothing was tried")
         else:
             batch = pack(largest(self.data, trainer), share_prefix=self.data.steps.share_prefix)
-            batch = to_device(batch, pl_module.device)
+            pl_module.current_batch = batch = to_device(batch, pl_module.device)  # named where memory runs out
             trial = try_out(lambda: _gradients(pl_module, batch), pl_module, pl_module.device)
-            lines += [tried(_shape(batch), trial), self._hours(trainer, trial.seconds / len(batch.ids))]
+            pl_module.current_batch = None
+            hours = ahead.tokens / trainer.world_size * trial.seconds / len(batch.ids) / 3600
+            lines.append(tried(_shape(batch), trial))
+            lines.append(
+                f"the run: {ahead}; about {hours:,.2f} h at this speed (estimated from the micro-batch above, "
+                "without validation)"
+            )
         if trainer.is_global_zero:
             say(lines)
         if self.only:
             raise PreflightDone
 
-    def _hours(self, trainer: pl.Trainer, seconds: float) -> str:
-        """At so many seconds for a token."""
-        steps, first = trainer.max_steps, self.data.start_step
-        drawn = range(self.data.steps.start(first), self.data.steps.start(steps))
-        # The stream may be long; a part of it tells the mean.
-        sample = range(drawn.start, min(drawn.stop, drawn.start + 100_000))
-        tokens = float(self.data.dataset.lengths(sample).mean()) * len(drawn)
-        shares = self.data.dataset.shares(drawn.stop)
-        hours = sum(one.seconds for one in shares.drawn.values()) / 3600
-        per_rank = tokens / trainer.world_size
-        estimate = per_rank * seconds / 3600
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a run still has before it: steps, dialogues, tokens, seconds of audio."""
+
+    first_step: int
+    last_step: int
+    dialogues: int
+    tokens: float
+    seconds: float
+
+    def __str__(self) -> str:
         return (
-            f"the run: steps {first + 1:,} to {steps:,}, {len(drawn):,} dialogues, {tokens:,.0f} tokens, "
-            f"{hours:,.2f} h heard; about {estimate:,.2f} h at this speed (estimated from the micro-batch above, "
-            "without validation)"
+            f"steps {self.first_step:,} to {self.last_step:,}, {self.dialogues:,} dialogues, {self.tokens:,.0f} "
+            f"tokens, {self.seconds / 3600:,.2f} h heard"
         )
+
+
+def to_come(data: DialogueModule, stop: int) -> Ahead:
+    """What the steps from the data's first one to `stop` hold; the tokens of a long run by the mean of a part."""
+    drawn = range(data.steps.start(data.start_step), data.steps.start(stop))
+    sample = range(drawn.start, min(drawn.stop, drawn.start + 100_000))
+    tokens = float(data.dataset.lengths(sample).mean()) * len(drawn)
+    before, after = (data.dataset.shares(end).drawn.values() for end in (drawn.start, drawn.stop))
+    seconds = sum(one.seconds for one in after) - sum(one.seconds for one in before)
+    return Ahead(data.start_step + 1, stop, len(drawn), tokens, seconds)
 
 
 def is_due(config: RunConfig, start: Checkpoint | None) -> bool:
@@ -129,14 +148,19 @@ def disk(trained: Mapping[str, Tensor], run_dir: Path) -> str:
 
 
 def largest(data: DialogueModule, trainer: pl.Trainer) -> list[Example]:
-    """The largest micro-batch that a rank can get: as many of the longest dialogues as it may hold."""
+    """The largest micro-batch that a rank can get: as many of the longest dialogues as it may hold, and no more read.
+
+    Where there are fewer, they come again, as they do in a step.
+    """
     parts = trainer.world_size * trainer.accumulate_grad_batches
-    longest = data.dataset.longest(data.steps.dialogues or 10_000)
     if data.steps.dialogues is not None:
-        return longest[: -(-data.steps.dialogues // parts)]
-    budget = (data.steps.tokens or 0) / parts
-    sizes = np.cumsum([len(example.tokens.ids) for example in longest])
-    return longest[: max(1, int(np.searchsorted(sizes, budget, side="right")))]
+        count = -(-data.steps.dialogues // parts)
+    else:
+        lengths = np.sort(np.concatenate([part.lengths for _, part in data.dataset.drawn_scans()]))[::-1]
+        budget = (data.steps.tokens or 0) // parts
+        again = np.tile(lengths, 1 + budget // int(lengths.sum()))
+        count = max(1, int(np.searchsorted(np.cumsum(again), budget, side="right")))
+    return [*islice(cycle(data.dataset.longest(count)), count)]
 
 
 def try_out(gradients: Callable[[], object], model: nn.Module, device: torch.device) -> Trial:

@@ -13,7 +13,8 @@ from omnichat.audio import SAMPLE_RATE, load_audio
 from omnichat.dialogue import AudioRef, DataError
 
 LONGEST = 15  # seconds of a turn that are shown
-COLUMNS = ("dialogue", "scenario", "heard", "reference style", "reference", "reply style", "reply", "gates")
+ROWS = 32  # dialogues in the table after each validation: what is uploaded stays small
+COLUMNS = ("dialogue", "scenario", "heard", "reference style", "reference", "reply style", "reply", "BLEU", "gates")
 
 
 def heard_wave(row: Mapping[str, Any]) -> NDArray[np.float32] | None:

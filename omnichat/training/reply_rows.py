@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from omnichat.dialogue import STYLE_FIELDS, Dialogue, Reply, Style
+from omnichat.metrics.text import sentence_bleu
 from omnichat.models.omnichat import Generated
 
-ROWS = 32  # dialogues after each validation: what is uploaded stays small
 NO_STYLE = "unreadable"
 
 
@@ -23,9 +23,9 @@ class RepliesLogger(Protocol):
 def reply_rows(
     dialogues: Sequence[Dialogue], replies: Sequence[Reply], generated: Sequence[Generated], experts: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """A row for each of the first `ROWS` dialogues: what was heard last, reference and reply, the mean gates."""
+    """A row for each dialogue: what was heard last, reference and reply, their BLEU (0..100), the mean gates."""
     rows: list[dict[str, Any]] = []
-    for dialogue, reply, one in list(zip(dialogues, replies, generated, strict=True))[:ROWS]:
+    for dialogue, reply, one in zip(dialogues, replies, generated, strict=True):
         wanted = dialogue.turns[-1]
         heard = next((turn.audio for turn in reversed(dialogue.turns[:-1]) if turn.role == "user"), None)
         means = one.gates.mean(0).tolist() if len(one.gates) else []
@@ -38,6 +38,7 @@ def reply_rows(
                 "reference": wanted.text,
                 "reply style": NO_STYLE if reply.style is None else _style(reply.style),
                 "reply": reply.text,
+                "BLEU": round(100 * sentence_bleu(wanted.text, reply.text), 1),
                 "gates": ", ".join(f"{name} {mean:.2f}" for name, mean in zip(experts, means, strict=False)),
                 "emotion": wanted.style.emotion,
                 "reply emotion": (reply.style and reply.style.emotion) or NO_STYLE,

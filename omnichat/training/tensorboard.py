@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.secrets import masked
-from omnichat.training.reply_panels import COLUMNS, emotion_pairs, heard_wave
+from omnichat.training.reply_panels import COLUMNS, ROWS, emotion_pairs, heard_wave
 
 PLAYERS = 8  # after each validation: the event file holds every one of them
 CELL = 24  # pixels
@@ -30,7 +30,7 @@ class TensorBoard(TensorBoardLogger):
         """Show the rows of `reply_rows`."""
         rows = masked(rows)
         board = self.experiment
-        board.add_text("validation/replies", _table(rows), step)
+        board.add_text("validation/replies", _table(rows[:ROWS]), step)
         for number, row in enumerate(rows[:PLAYERS], start=1):
             wave = heard_wave(row)
             if wave is not None:
@@ -46,7 +46,7 @@ class TensorBoard(TensorBoardLogger):
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The players have the rows' numbers."""
     head = ["", *(name for name in COLUMNS if name != "heard")]
-    lines = [[str(number), *(row[name] for name in head[1:])] for number, row in enumerate(rows, start=1)]
+    lines = [[str(number), *(str(row[name]) for name in head[1:])] for number, row in enumerate(rows, start=1)]
     return _markdown([head, ["---"] * len(head), *lines])
 
 

@@ -14,7 +14,7 @@ import wandb
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.secrets import mask_output
-from omnichat.training.reply_panels import COLUMNS, emotion_pairs, heard_wave
+from omnichat.training.reply_panels import COLUMNS, ROWS, emotion_pairs, heard_wave
 
 START_SECONDS = 20.0  # for the service to answer; WANDB_INIT_TIMEOUT overrides it
 
@@ -59,10 +59,10 @@ def _start(message: Mapping[str, Any]) -> Any:
 
 
 def _panels(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A table to listen to, and the matrix of emotions where the references have any."""
+    """A table of the first `ROWS` to listen to, and the matrix of all emotions where the references have any."""
     table = wandb.Table(columns=list(COLUMNS))
-    heard = [_heard(row) for row in rows]
-    for row, audio in zip(rows, heard, strict=True):
+    heard = [_heard(row) for row in rows[:ROWS]]
+    for row, audio in zip(rows[:ROWS], heard, strict=True):
         table.add_data(row["dialogue"], row["scenario"], audio, *(row[name] for name in COLUMNS[3:]))
     panels: dict[str, Any] = {"validation/replies": table}
     if clips := [audio for audio in heard if audio is not None]:

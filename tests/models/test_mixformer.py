@@ -26,7 +26,7 @@ def test_any_experts_any_gate(gate: str, names: tuple[str, ...]) -> None:
     """Fails when shapes depend on the gate, or window counts differ between experts of different frame counts."""
     torch.manual_seed(0)
     mixformer = MixFormer({name: WIDTHS[name] for name in names}, 7, gate=gate, **SMALL)
-    embeds, gates = mixformer(features(), FRAMES)
+    embeds, gates, _ = mixformer(features(), FRAMES)
     assert embeds.shape == (2, 3, 2, 7)
     assert gates.shape == (2, 3, len(names))
     assert ((gates == 1) if gate == "none" else (gates > 0) & (gates < 1)).all()
@@ -44,8 +44,8 @@ def test_a_gate_weighs_its_own_expert_only(gate: str) -> None:
     with torch.no_grad():
         mixformer.gates["b"].weight.zero_()
         mixformer.gates["b"].bias.fill_(-100.0)
-        closed, gates = mixformer(features(), FRAMES)
-        deaf, _ = mixformer(features() | {"b": (features()["b"][0], torch.zeros(2, dtype=torch.int64))}, FRAMES)
+        closed, gates, _ = mixformer(features(), FRAMES)
+        deaf, _, _ = mixformer(features() | {"b": (features()["b"][0], torch.zeros(2, dtype=torch.int64))}, FRAMES)
     torch.testing.assert_close(closed, deaf)
     assert (gates[..., 1] < 1e-6).all()
     assert (gates[..., [0, 2]] > 0.1).all()
@@ -59,7 +59,7 @@ def test_gate_is_a_sigmoid_of_the_mean_over_queries() -> None:
     hidden = mixformer.experts["a"](frames, lengths)
     linear = mixformer.gates["a"]
     expected = 1 / (1 + torch.exp(-(hidden.mean(2) @ linear.weight[0] + linear.bias)))
-    embeds, gates = mixformer({"a": (frames, lengths)}, FRAMES)
+    embeds, gates, _ = mixformer({"a": (frames, lengths)}, FRAMES)
     torch.testing.assert_close(gates[..., 0], expected)
     torch.testing.assert_close(embeds, mixformer.project(hidden * expected[..., None, None]))
 
@@ -68,8 +68,8 @@ def test_a_clip_does_not_depend_on_its_batch() -> None:
     """Fails when padding to the longest clip changes a shorter one, or frames beyond the clip's own count are heard."""
     torch.manual_seed(0)
     mixformer = MixFormer(WIDTHS, 7, **SMALL)
-    together, _ = mixformer(features(), FRAMES)
-    alone, _ = mixformer({name: (x[1:], n[1:]) for name, (x, n) in features().items()}, FRAMES[1:])
+    together, _, _ = mixformer(features(), FRAMES)
+    alone, _, _ = mixformer({name: (x[1:], n[1:]) for name, (x, n) in features().items()}, FRAMES[1:])
     torch.testing.assert_close(together[1:, :1], alone)
     longer = {name: (x, n + 2) for name, (x, n) in features().items()}  # an expert that claims more than the clip has
     longer |= {"a": (torch.nn.functional.pad(features()["a"][0], (0, 0, 0, 2), value=9.0), LENGTHS["a"] + 2)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from omnichat.audio import num_frames
 from omnichat.batch import PackedBatch, pack
 from omnichat.dialogue import Dialogue
+from omnichat.models.encoders import Encoder
 from omnichat.models.omnichat import Losses
-from omnichat.training.breakdown import LATER, gates_by_scenario, loss_parts, part_metrics, target_places
+from omnichat.training.breakdown import LATER, gates_by_scenario, loss_parts, part_metrics, qformer_norms, target_places
 from tests.spoken import DIALOGUES, make_example, make_examples, make_model, make_prompt
 
 SOURCES = ("music", "real")
@@ -57,6 +59,7 @@ def test_loss_by_turn_and_source(step: tuple[list[Losses], list[PackedBatch]]) -
         assert not losses
     expected = {f"loss/by_turn/{turn}": np.mean(values) for turn, values in by_turn.items()}
     expected |= {f"loss/by_source/{name}": np.mean(values) for name, values in by_source.items()}
+    expected["data/dialogue_turns"] = np.mean([len(lengths_by_turn(dialogue)) for dialogue in DIALOGUES])
     assert found == {key: pytest.approx(value, rel=1e-4) for key, value in expected.items()}
     assert set(by_turn) == {"1", "2", "3"}
 
@@ -68,9 +71,29 @@ def test_turns_without_targets_between_are_apart() -> None:
     dialogue, turn = target_places(batch)
     assert set(dialogue.tolist()) == {0}
     assert np.bincount(turn).tolist() == [0] + [batch.num_targets // 13] * 13
-    losses = [Losses(*[torch.zeros(())] * 5, torch.ones(batch.num_targets), *[torch.zeros(())] * 2)]
+    losses = [Losses(*[torch.zeros(())] * 5, torch.ones(batch.num_targets), *[torch.zeros(())] * 3)]
     parts = loss_parts(losses, [batch], ("synthetic",))
     assert parts[f"count loss/by_turn/{LATER}"] == 3 * batch.num_targets // 13
+
+
+def test_norms_of_what_the_qformers_give(step: tuple[list[Losses], list[PackedBatch]]) -> None:
+    """Fails when padding counts, experts are confused, or the gate is in it; against one clip at a time."""
+    names = ("whisper", "emotion2vec", "beats")
+    found = qformer_norms(names, step[0])
+    model, prompt = make_model().eval(), make_prompt()
+    norms: dict[str, list[float]] = {f"qformer/out_norm/{name}": [] for name in names}
+    for dialogue in DIALOGUES:
+        for wave in make_example(prompt, dialogue, 0).waves:
+            frames = torch.tensor([num_frames(len(wave))])
+            for name, expert in model.mixformer.experts.items():
+                with torch.no_grad():
+                    heard, lengths = cast(Encoder, model.encoders[name]).encode(
+                        torch.from_numpy(wave)[None], [len(wave)]
+                    )
+                    given = expert(heard, torch.minimum(lengths, frames), frames)
+                norms[f"qformer/out_norm/{name}"] += given.norm(dim=-1).mean(2).flatten().tolist()
+    assert found == {key: pytest.approx(np.mean(values), rel=1e-4) for key, values in norms.items()}
+    assert qformer_norms(names, []) == {}
 
 
 def test_gates(step: tuple[list[Losses], list[PackedBatch]]) -> None:

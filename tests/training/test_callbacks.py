@@ -1,16 +1,19 @@
 """What is written of a step, and of which steps the parts."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omnichat.config import load_config
+from omnichat.training import module, preflight
 from omnichat.training.callbacks import Checkpointer
 from omnichat.training.fit import fit
+from omnichat.training.resume import CheckpointWriter
 
-PARTS = ("loss/by_source/", "loss/by_turn/", "gate/", "grad_norm/")
+PARTS = ("loss/by_source/", "loss/by_turn/", "gate/", "grad_norm/", "qformer/out_norm/", "data/dialogue_turns")
 
 
 def test_parts_stand_at_every_log_every_th_step_and_the_last(tmp_path: Path) -> None:
@@ -60,3 +63,33 @@ def test_a_kill_costs_no_line_of_a_step_that_was_saved(tmp_path: Path, monkeypat
     assert [line["step"] for line in killed_run] == list(range(1, 9))
     assert [line["loss/total"] for line in killed_run] == [line["loss/total"] for line in whole]
     assert "grad_norm/lora" in killed_run[-1]
+
+
+def test_what_is_no_step_is_not_in_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making ready, preflight and saving would look like slow steps that wait for their data.
+
+    Each of them is made to take an hour of a clock that otherwise goes as clocks do.
+    """
+    hours = [0]
+
+    def an_hour_more(call: Any) -> Any:
+        def longer(*given: Any, **named: Any) -> Any:
+            hours[0] += 1
+            return call(*given, **named)
+
+        return longer
+
+    monkeypatch.setattr(module, "perf_counter", lambda: time.perf_counter() + 3600 * hours[0])
+    monkeypatch.setattr(preflight, "try_out", an_hour_more(preflight.try_out))
+    monkeypatch.setattr(CheckpointWriter, "__call__", an_hour_more(CheckpointWriter.__call__))
+    monkeypatch.setattr(
+        module.OmniChatModule, "configure_optimizers", an_hour_more(module.OmniChatModule.configure_optimizers)
+    )
+    run = ("recipe=smoke", "data.made_up=4", "trainer.max_steps=4", "trainer.save_every=1", "trainer.validate_every=2")
+    assert fit(load_config(*run), tmp_path) == 0
+    assert hours[0] == 1 + 1 + 4
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss/total" in line]
+    assert max(line["perf/seconds"] for line in steps) < 1800
+    assert max(line["perf/data_wait"] * line["perf/seconds"] for line in steps) < 1800
+    assert [line.get("perf/save_seconds", 0) // 3600 for line in steps] == [0, 1, 1, 1]

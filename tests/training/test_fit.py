@@ -234,7 +234,8 @@ def test_a_run_on_three_sources(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert sum(lines[-1][f"data/share/{unit}/{name}"] for name in ("music", "talk", "audio")) == pytest.approx(1)
     assert sum(lines[-1][f"data/passes/{name}"] * 5 for name in ("music", "talk", "audio")) == pytest.approx(3 * 8)
     assert "data/alpha_realised" not in lines[-1]
-    printed = capsys.readouterr().out.partition("drawn in 3 steps:\n")[2].splitlines()
+    *printed, last = capsys.readouterr().out.partition("drawn in 3 steps:\n")[2].splitlines()
+    assert last == f"the run lies in {tmp_path / 'run'}"
     for name, line in zip(("music", "talk", "audio"), printed, strict=True):
         assert line.startswith(f"{name}: {100 * lines[-1][f'data/share/dialogues/{name}']:.2f} % of the dialogues")
     with pytest.raises(ConfigError, match=r"data.sources.talk.weight: 1.0 there, 2.0 here"):

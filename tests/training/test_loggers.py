@@ -19,13 +19,34 @@ import soundfile
 from omnichat.config import load_config
 from omnichat.training.fit import fit
 from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess
+from omnichat.training.reply_panels import COLUMNS, ROWS
+from omnichat.training.tensorboard import TensorBoard
 from tests.wandb_file import read_wandb
 
-PANELS = (
-    *("loss/total", "loss/style", "loss/content", "loss/by_source/", "loss/by_turn/", "gate/whisper/", "gate/beats/"),
-    *("data/alpha_realised", "data/share/", "perf/tokens_per_s", "perf/audio_s_per_s", "perf/data_wait", "validation/"),
-)
+EXPERTS = ("whisper", "emotion2vec", "beats")
+SOURCES = ("synthetic", "real")
+PANELS = {  # what a run of the paper's two sources shows, key by key; `perf/mfu` where the device's peak is known
+    *("loss/total", "loss/style", "loss/content", "loss/by_turn/1", *(f"loss/by_source/{name}" for name in SOURCES)),
+    *(f"gate/{name}/tones{part}" for name in EXPERTS for part in ("", "/p10", "/p90")),
+    *(f"qformer/out_norm/{name}" for name in EXPERTS),
+    *("grad_norm/mixformer", "grad_norm/lora", "optim/learning_rate", "optim/skipped"),
+    *("data/alpha_realised", "data/dialogues", "data/tokens", "data/dialogue_turns", "data/skipped/too_long"),
+    *(f"data/share/{unit}/{name}" for unit in ("dialogues", "seconds", "targets") for name in SOURCES),
+    *(f"data/passes/{name}" for name in SOURCES),
+    *("perf/seconds", "perf/tokens_per_s", "perf/audio_s_per_s", "perf/data_wait", "perf/memory_gib"),
+    *("perf/tflops_per_s", "perf/save_seconds", "validation/total", "validation/style", "validation/content"),
+    *("validation/exact", "validation/guided", "validation/unparsable", "validation/emotion_f1_weighted"),
+}
+PANELLED = ("data.made_up=8", "data.max_tokens=300", "data.overlong=drop_dialogue", "trainer.save_every=1")
 QUICK = ("recipe=smoke", "data.made_up=4", "trainer.max_steps=2", "trainer.warmup_steps=1", "trainer.validate_every=0")
+
+
+def held_out(run_dir: Path, names: list[str]) -> list[Any]:
+    """The four dialogues that were answered, the first of those that are not too long."""
+    store = [json.loads(line) for line in (run_dir / "made_up" / "val.jsonl").read_text().splitlines()]
+    assert len(names) == 4
+    assert [one["id"] for one in store if one["id"] in names] == names
+    return [one for one in store if one["id"] in names]
 
 
 def test_tensorboard(tmp_path: Path) -> None:
@@ -37,7 +58,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     from tensorboard.util.tensor_util import make_ndarray
 
     asked = ("logger.tensorboard=true", "trainer.generate_dialogues=4", "trainer.validate_every=2")
-    fit(load_config(*QUICK[:-1], *asked), tmp_path)
+    fit(load_config(*QUICK[:-1], *asked, *PANELLED), tmp_path)
     everything = {kind: 0 for kind in ("scalars", "audio", "images", "tensors")}
     board = events.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance=everything)
     board.Reload()
@@ -46,8 +67,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     shown = {(event.step, tag): event.value for tag in board.Tags()["scalars"] for event in board.Scalars(tag)}
     shown = {key: value for key, value in shown.items() if key[1] not in ("epoch", "hp_metric")}
     assert shown == {key: pytest.approx(value, rel=1e-6) for key, value in written.items()}
-    for panel in PANELS:
-        assert any(tag.startswith(panel) for tag in board.Tags()["scalars"]), panel
+    assert set(board.Tags()["scalars"]) >= PANELS
 
     def text(tag: str) -> list[list[str]]:
         (event,) = board.Tensors(f"{tag}/text_summary")
@@ -55,8 +75,8 @@ def test_tensorboard(tmp_path: Path) -> None:
         rows = make_ndarray(event.tensor_proto)[0].decode().splitlines()
         return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
-    store = [json.loads(line) for line in (tmp_path / "made_up" / "val.jsonl").read_text().splitlines()]
     head, _, *replies = text("validation/replies")
+    store = held_out(tmp_path, [row[head.index("dialogue")] for row in replies])
     assert [row[head.index("reference")] for row in replies] == [one["turns"][-1]["text"] for one in store]
     assert all(row[head.index("gates")].startswith("whisper 0.") for row in replies)
     wanted = [one["turns"][-1]["style"]["emotion"] for one in store]
@@ -79,15 +99,15 @@ def test_wandb_without_a_key_stays_offline(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     asked = ("logger.wandb.mode=auto", "trainer.validate_every=2", "trainer.generate_dialogues=4")
-    assert fit(load_config(*QUICK, *asked), tmp_path / "run") == 0
+    assert fit(load_config(*QUICK, *asked, *PANELLED), tmp_path / "run") == 0
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     folder = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert (tmp_path / "run" / "wandb" / "process.log").read_text() == ""
     table = json.loads(next(folder.glob("files/media/table/validation/replies_*.json")).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    store = (tmp_path / "run" / "made_up" / "val.jsonl").read_text().splitlines()
-    assert [row["reference"] for row in rows] == [json.loads(line)["turns"][-1]["text"] for line in store]
+    store = held_out(tmp_path / "run", [row["dialogue"] for row in rows])
+    assert [row["reference"] for row in rows] == [one["turns"][-1]["text"] for one in store]
     heard = [soundfile.info(path) for path in folder.glob("files/media/audio/validation/heard_*.wav")]
     assert [(one.samplerate, one.channels) for one in heard] == [(16_000, 1)] * 4
     assert all(0 < one.duration <= 15 for one in heard)
@@ -95,7 +115,8 @@ def test_wandb_without_a_key_stays_offline(tmp_path: Path, monkeypatch: pytest.M
     shown = {
         item.key or "/".join(item.nested_key) for record in read_wandb(tmp_path / "run") for item in record.history.item
     }
-    for panel in (*PANELS, "validation/replies", "validation/confusion"):
+    assert shown >= PANELS
+    for panel in ("validation/replies", "validation/heard", "validation/confusion"):
         assert any(key.startswith(panel) for key in shown), panel
     assert list(folder.glob("files/media/table/validation/confusion_table_*.json"))
 
@@ -227,3 +248,57 @@ def test_a_service_that_does_not_answer_leaves_an_offline_run(
     history = [record.history.item for record in read_wandb(tmp_path) if record.HasField("history")]
     values = [{item.key or item.nested_key[0]: item.value_json for item in items} for items in history]
     assert [(int(one["step"]), float(one["loss/total"])) for one in values] == [(step, step) for step in range(1, 51)]
+
+
+def test_every_answer_is_in_the_matrix(tmp_path: Path) -> None:
+    """The table to listen to is cut to what is small to upload; the matrix was cut with it, unlike the F1 beside it."""
+    wandb_process = pytest.importorskip("omnichat.training.wandb_process")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.util.tensor_util import make_ndarray
+
+    rows = [
+        {name: "" for name in COLUMNS}
+        | {"audio": None, "BLEU": 0.0, "emotion": "happy" if number % 2 else "sad", "reply emotion": "sad"}
+        for number in range(40)
+    ]
+    panels = wandb_process._panels(rows)
+    assert len(panels["validation/replies"].data) == ROWS
+    counts = [row[-1] for row in panels["validation/confusion"].table.data]
+    assert sum(counts) == 40
+    board = TensorBoard(tmp_path)
+    board.log_replies(rows, 1)
+    board.finalize("success")
+    read = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+
+    def lines(tag: str) -> list[str]:
+        text: str = make_ndarray(read.Tensors(f"{tag}/text_summary")[0].tensor_proto)[0].decode()
+        return text.splitlines()[2:]
+
+    assert len(lines("validation/replies")) == ROWS
+    assert lines("validation/confusion") == ["| happy | 0 | 20 |", "| sad | 0 | 20 |"]
+
+
+def test_a_key_of_wandb_login_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wandb login` puts it into ~/.netrc; mode=auto stayed offline beside it, and for other services must."""
+    pytest.importorskip("wandb")
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(WandbProcess, "_put", lambda self, message: started.append(message))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    def offline() -> bool:
+        logger = WandbProcess(tmp_path / "run", load_config("recipe=smoke", "logger.wandb.mode=auto"))
+        logger._queue.put(None)
+        assert logger._process is not None
+        logger._process.wait(120)
+        return bool(started.pop()["offline"])
+
+    assert offline()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    assert not offline()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8443")
+    assert offline()
+    (tmp_path / "netrc").write_text("machine wandb.example.org:8443 login user password " + "0" * 40)
+    assert not offline()
