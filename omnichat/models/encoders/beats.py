@@ -254,6 +254,7 @@ class _Attention(nn.Module):
         bias = padding
         if positions is not None:
             gate = (self._gate(query) if self.gated else torch.ones_like(query[..., :1])).transpose(1, 2)
+            gate = gate.contiguous()  # the bias takes on its order of axes: keys have to lie side by side
             bias = gate * positions if padding is None else torch.addcmul(padding, gate, positions)
         query, key, value = (projected.transpose(1, 2) for projected in (query, key, value))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

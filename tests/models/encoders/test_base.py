@@ -105,6 +105,25 @@ def test_attention_bias() -> None:
     assert all(step % 8 == 0 for step in bias.stride()[:-1])
 
 
+def test_masks_are_as_a_gpu_wants_them(expert, batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents a mask that every layer copies before its attention: keys side by side, rows at multiples of 8."""
+    attention, strides = F.scaled_dot_product_attention, []
+
+    def seen(*inputs: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+        if attn_mask is not None:
+            assert attn_mask.dtype == inputs[0].dtype, "numbers, or every layer makes some of it"
+            strides.append(attn_mask.stride())
+        return attention(*inputs, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
+    expert.net(*batch)
+    assert strides or expert.net.pads_to
+    for *rows, keys in strides:
+        assert keys == 1
+        assert all(step % 8 == 0 for step in rows)
+        assert rows == sorted(rows, reverse=True)
+
+
 def test_frame_counts_of_every_length(golden) -> None:
     """Prevents a closed form that is off at some length: against layer-by-layer counts, 160 samples to 30 s."""
     mel = EVERY_LENGTH // 160
