@@ -10,16 +10,19 @@ import re
 import shutil
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from omnichat import build
 from omnichat.audio import SAMPLE_RATE, pieces
@@ -47,6 +50,8 @@ examples:
   python -m omnichat.training.precompute recipe=quickstart
   for i in 0 1 2 3; do python -m omnichat.training.precompute recipe=dailytalk data.features_dir=D shard=$i/4 & done
   torchrun --nproc-per-node 8 -m omnichat.training.precompute recipe=dailytalk data.features_dir=D"""
+
+WRITE_BEHIND = 2  # batches that are encoded, or being encoded, and not written
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +102,34 @@ def feature_keys(config: RunConfig) -> dict[str, FeatureKey]:
     }
 
 
+class Encoded(NamedTuple):
+    """An expert's frames (A, N, D) of A waves, still on its device, and how many each wave has."""
+
+    frames: Tensor
+    counts: list[int]
+
+    def rows(self) -> list[NDArray[np.float32]]:
+        """The frames (N, D) of each wave on the host, which waits for them."""
+        found = self.frames.cpu().float().numpy()  # in this order: bfloat16 is half of what has to travel
+        return [row[:count] for row, count in zip(found, self.counts, strict=True)]
+
+
 def encode(
     waves: Sequence[NDArray[np.float32]], encoders: Mapping[str, Encoder], device: torch.device
-) -> dict[str, list[NDArray[np.float32]]]:
-    """For each expert the frames (N, D) of each wave, as a training step computes them with these neighbours."""
-    lengths = torch.tensor([len(wave) for wave in waves])
-    padded = torch.zeros(len(waves), int(lengths.max()))
+) -> dict[str, Encoded]:
+    """For each expert the frames of each wave, as a training step computes them with these neighbours."""
+    lengths = [len(wave) for wave in waves]
+    padded = torch.zeros(len(waves), max(lengths))
     for row, wave in zip(padded, waves, strict=True):
         row[: len(wave)] = torch.from_numpy(wave)
-    padded, encoded = padded.to(device), {}
+    if device.type == "cuda":
+        padded = padded.pin_memory()  # else the copy would wait until the batch before is encoded
+    padded = padded.to(device, non_blocking=True)
     with torch.inference_mode():
-        for name, encoder in encoders.items():
-            frames, counts = encoder.encode(padded, lengths.tolist())
-            found = frames.float().cpu().numpy()
-            encoded[name] = [row[:count] for row, count in zip(found, counts.tolist(), strict=True)]
-    return encoded
+        return {
+            name: Encoded(encoder.encode(padded, lengths)[0], [encoder.num_frames(length) for length in lengths])
+            for name, encoder in encoders.items()
+        }
 
 
 def _encode_batches(
@@ -128,11 +146,21 @@ def _encode_batches(
         }
         if dropped := sum(writer.dropped for writer in writers.values()):
             print(f"{dropped} shard(s) that a stopped process had not finished are made again", flush=True)
-        for clips, waves in decoded(batches, config.data.num_workers):
+
+        def write(clips: list[Clip], encoded: Mapping[str, Encoded]) -> None:
             names = [(digest, clip.ref.path) for clip in clips for digest in clip.digests]
-            for expert, frames in encode(waves, encoders, device).items():
-                for (digest, path), piece in zip(names, frames, strict=True):
+            for expert, found in encoded.items():
+                for (digest, path), piece in zip(names, found.rows(), strict=True):
                     writers[expert].add(digest, piece, path)
+
+        # A thread fetches and writes, so that the device is given the next batch meanwhile. It ends before the writers.
+        pool, writing = stack.enter_context(ThreadPoolExecutor(1)), deque[Future[None]]()
+        for clips, waves in decoded(batches, config.data.num_workers):
+            writing.append(pool.submit(write, clips, encode(waves, encoders, device)))
+            if len(writing) > WRITE_BEHIND:
+                writing.popleft().result()
+        for written in writing:
+            written.result()
 
 
 def _device(config: RunConfig, share: Share) -> torch.device:

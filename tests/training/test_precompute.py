@@ -96,7 +96,7 @@ def test_cached_is_live(made: RunConfig, tmp_path: Path, precision: str, monkeyp
     heard_waves = [load_audio(ref) for ref in heard_refs(config, batch.dialogue_ids)]
     assert all(np.array_equal(wave, expected) for wave, expected in zip(waves, heard_waves, strict=True))
     for name, found in precompute.encode(waves, build.build_encoders(config), CPU).items():
-        for row, values in zip(expected[name], found, strict=True):
+        for row, values in zip(expected[name], found.rows(), strict=True):
             assert torch.from_numpy(values).bfloat16().equal(row), name
 
     reader = fill_feature_store(config)
@@ -246,6 +246,50 @@ def test_sigterm_keeps_what_was_encoded(
     there = [reader.has(clip.ref) for clip in heard_clips(config)]
     assert there == [True] * len(first + second) + [False] * (len(there) - len(first + second))
     capsys.readouterr()
+
+
+def test_a_batch_is_encoded_while_the_one_before_is_written(
+    made: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device that waits for the disk after every batch stands still for a quarter of its time."""
+    monkeypatch.setattr("omnichat.training.clips.BATCH_SAMPLES", 32_000)
+    encode, rows, calls, second, waited = precompute.encode, precompute.Encoded.rows, [], threading.Event(), []
+
+    def counted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            second.set()
+        return encode(*arguments)  # type: ignore[arg-type]
+
+    def held(self: precompute.Encoded) -> object:
+        waited.append(second.wait(timeout=30))
+        return rows(self)
+
+    monkeypatch.setattr(precompute, "encode", counted)
+    monkeypatch.setattr(precompute.Encoded, "rows", held)
+    fill_feature_store(at(made, tmp_path))
+    assert len(calls) > 2
+    assert all(waited)
+    capsys.readouterr()
+
+
+def test_a_fault_in_writing_ends_the_run(made: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread dies in silence: its error must reach the user, and what was not written not pass for written."""
+    monkeypatch.setattr("omnichat.training.clips.BATCH_SAMPLES", 32_000)
+    encode, calls = precompute.encode, []
+
+    def damaged(*arguments: object) -> dict[str, precompute.Encoded]:
+        found = encode(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 2:
+            found["beats"] = found["beats"]._replace(frames=found["beats"].frames * torch.nan)
+        return found
+
+    monkeypatch.setattr(precompute, "encode", damaged)
+    with pytest.raises(DataError, match=r"NaN or infinite frames.*\[bad_features\]"):
+        fill_feature_store(at(made, tmp_path))
+    with pytest.raises(DataError, match=r"\[no_features\]"):
+        stored(at(made, tmp_path))
 
 
 def test_torchrun_and_shard_name_the_part() -> None:
