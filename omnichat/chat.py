@@ -163,14 +163,10 @@ def main() -> int:
             return 0
         if line == "/quit":
             return 0
-        try:
-            if line == "/reset":
-                chat.reset()
-            elif line:
-                print(_answer(chat, line))
-        except KeyboardInterrupt:  # what the cache holds of the turn cannot be told
+        if line == "/reset":
             chat.reset()
-            print("\ninterrupted; a new dialogue begins")
+        elif line:
+            print(_answer(chat, line))
 
 
 def _answer(chat: Chat, line: str) -> str:

@@ -161,13 +161,8 @@ class ShardWriter:
                 file = self._path.open("xb")
             except FileExistsError:
                 continue
-            try:
-                if _lock(file) and os.fstat(file.fileno()).st_nlink:
-                    break
-            except OSError:  # no locks at all: another number would have none either
-                self._path.unlink(missing_ok=True)
-                file.close()
-                raise
+            if _lock(file) and os.fstat(file.fileno()).st_nlink:
+                break
             file.close()
         self._file, self._rows, self._opened = file, 0, time.monotonic()
 
@@ -175,8 +170,7 @@ class ShardWriter:
         if error.errno in _NO_SPACE:
             message = "no space is left; free some, or name another data.features_dir: finished shards are gone on from"
             return DataError("disk_full", message, str(self._path))
-        message = f"cannot be written, or not be locked ({error.strerror}); name another data.features_dir"
-        return DataError("no_file", message, str(self._path))
+        return DataError("no_file", f"cannot be written ({error.strerror}); check data.features_dir", str(self._path))
 
 
 def drop_unfinished(folder: Path) -> list[Path]:
@@ -192,7 +186,7 @@ def drop_unfinished(folder: Path) -> list[Path]:
                     path.unlink()
                     path.with_suffix(".index.partial").unlink(missing_ok=True)
                     dropped.append(path)
-        except OSError:  # another process was faster; or nothing can be locked here, and whose it is cannot be told
+        except FileNotFoundError:  # another process was faster
             continue
     return dropped
 
@@ -200,7 +194,7 @@ def drop_unfinished(folder: Path) -> list[Path]:
 def _lock(file: BinaryIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return False
     return True
 

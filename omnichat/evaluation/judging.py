@@ -7,9 +7,10 @@ import json
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from omnichat.dialogue import DataError, Style
@@ -306,28 +307,41 @@ def _side_by_side(
 ) -> Iterator[tuple[Sequence[Question], list[dict[str, Any]] | NoAnswer]]:
     """Questions that are put at once, with the records of the first of them, or with why there is none, as they come.
 
-    Those without a record yet are asked on. At most `threads` requests are under way.
+    Those without a record yet are asked on. At most `threads` requests are under way. Nobody waits for these once no
+    more is wanted: after Ctrl-C each could go on for minutes, attempt after attempt.
     """
     waiting = deque(asked)
     under_way: dict[Future[list[dict[str, Any]]], Sequence[Question]] = {}
-    with ThreadPoolExecutor(threads) as pool:
+    while waiting or under_way:
+        while waiting and len(under_way) < threads:
+            together = waiting.popleft()
+            under_way[_begun(ask, together)] = together
+        for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+            together = under_way.pop(future)
+            try:
+                records = future.result()
+            except NoAnswer as error:
+                yield together, error
+                continue
+            if rest := together[len(records) :]:
+                waiting.appendleft(rest)
+            yield together, records
+
+
+def _begun(
+    ask: Callable[[Sequence[Question]], list[dict[str, Any]]], together: Sequence[Question]
+) -> Future[list[dict[str, Any]]]:
+    """The request in a thread of its own, which ends with the program."""
+    future: Future[list[dict[str, Any]]] = Future()
+
+    def run() -> None:
         try:
-            while waiting or under_way:
-                while waiting and len(under_way) < threads:
-                    together = waiting.popleft()
-                    under_way[pool.submit(ask, together)] = together
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    together = under_way.pop(future)
-                    try:
-                        records = future.result()
-                    except NoAnswer as error:
-                        yield together, error
-                        continue
-                    if rest := together[len(records) :]:
-                        waiting.appendleft(rest)
-                    yield together, records
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            future.set_result(ask(together))
+        except BaseException as error:  # whoever waits gets it
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _record(question: Question, found: Verdict) -> dict[str, Any]:

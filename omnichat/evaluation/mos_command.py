@@ -12,7 +12,8 @@ OPTIONS = """page:
   samples=20            dialogues; each is rated once for every system
   split=NAME[,NAME...]  sets to draw from; by default all
   speech=FOLDER[,...]   spoken replies, FOLDER/<id>.wav or .flac: a folder for each run in their order, one more for the
-                        reference where it is rated; without, text is shown
+                        reference where it is rated; without, text is shown. FOLDER/<id>-<turn>.wav where several turns
+                        of a dialogue are answered, turns counted from 0
   reference=true        the corpus's own replies among the systems
   seed=0                of the draw and of the order
 score:
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str], usage: str) -> int:
 def _page(runs: list[Path], rest: list[str]) -> None:
     values = read_pairs(rest, ("out", "samples", "split", "speech", "reference", "seed"))
     numbers = {"samples": 20, "seed": 0} | read_numbers(values, ("samples", "seed"))
+    if numbers["samples"] < 1:
+        raise UsageError("samples: must be at least 1")
     names, speech = [run.resolve().name for run in runs], read_names(values, "speech")
     reference = read_flag(values, "reference", False)
     systems = [*names, REFERENCE] if reference else names
@@ -80,4 +83,5 @@ def _score(files: list[Path], rest: list[str]) -> None:
         print(f"PARTIAL: replies not rated by {left}")
     for name, one in found.systems.items():
         spread = f"[{one.ci95[0]:.2f}, {one.ci95[1]:.2f}] over dialogues" if one.ci95 else "one dialogue"
-        print(f"{name}: {one.mean:.2f} ± {one.half_width:.2f} (95 %, n={one.n} ratings); {spread}")
+        around = f"± {one.half_width:.2f} (95 %, n={one.n} ratings)" if one.n > 1 else "(one rating)"
+        print(f"{name}: {one.mean:.2f} {around}; {spread}")

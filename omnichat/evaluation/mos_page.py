@@ -6,6 +6,7 @@ listeners do not get. Ratings are saved by the browser as a JSON file.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -50,7 +51,8 @@ def choose_items(
         systems: each system's replies by its name.
         samples: dialogues; each is rated once for every system.
         seed: of the draw and of the order.
-        speech: a folder for each system that has its replies spoken: `<id>.wav` or `.flac`, for all of them.
+        speech: a folder for each system that has its replies spoken: `<id>.wav` or `.flac`, or
+            `<id>-<turn>` where several turns of a dialogue are answered; for all of them.
         reference: whether the corpus's own replies are rated too.
 
     Raises:
@@ -67,6 +69,7 @@ def choose_items(
     generator = np.random.default_rng(seed)
     drawn = [common[place] for place in sorted(generator.permutation(len(common))[:samples].tolist())]
     items = []
+    turns = Counter(key[:2] for key in common)
     answered = {name: {(answer.split, *answer.key): answer for answer in found} for name, found in systems.items()}
     for key in drawn:
         if len({(_words(answered[name][key]), answered[name][key].reference) for name in systems}) > 1:
@@ -75,7 +78,8 @@ def choose_items(
     for system in [*systems, REFERENCE] if reference else systems:
         for key in drawn:
             answer = answered[next(iter(systems)) if system == REFERENCE else system][key]
-            spoken = _speech(speech[system], answer.id) if system in speech else None
+            recording = answer.id if turns[key[:2]] == 1 else f"{answer.id}-{key[2]}"
+            spoken = _speech(speech[system], recording) if system in speech else None
             reply = answer.reference if system == REFERENCE else answer.reply
             items.append(Item(_token(seed, system, key), system, answer, reply, spoken))
     return [items[place] for place in generator.permutation(len(items)).tolist()]

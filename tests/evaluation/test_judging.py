@@ -1,9 +1,15 @@
 """GPT-eval through real HTTP against a fake endpoint that misbehaves in every way we know of."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
@@ -205,6 +211,22 @@ def test_a_judge_without_sense_is_given_up(
     with serve(rated) as fake:
         assert judge(tmp_path, fake) == 0
         assert len(fake.bodies) == 27
+
+
+def test_ctrl_c_waits_for_no_answer(run_dir: Path) -> None:
+    """A judge that hangs holds each question for minutes, attempt after attempt; what came before stays."""
+    program = Path(__file__).parents[2] / "eval" / "judge.py"
+    with serve(lambda number, body: rated(number, body) if number < 2 else {"delay": 60}) as fake:
+        command = [sys.executable, str(program), str(run_dir), "model=judge-1", f"url={fake.url}", "threads=2"]
+        environment = os.environ | {"PYTHONPATH": str(program.parents[1])}
+        with subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True, env=environment) as process:
+            while len(fake.bodies) < 4 and process.poll() is None:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=30)  # fails by TimeoutExpired
+    assert process.returncode == 1
+    assert "interrupted; the same command goes on where it stopped" in said
+    assert len(read_judgements(run_dir)) == 2
 
 
 def test_nobody_listens(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,27 @@ def test_spoken_replies_and_the_reference(systems: dict[str, list[Answer]], tmp_
         choose_items(systems, 6, 0, {"first_system": tmp_path})
 
 
+def test_every_turn_has_its_own_recording(systems: dict[str, list[Answer]], tmp_path: Path) -> None:
+    """By the dialogue's id alone the same words would be heard for each of its turns, and rated as their reply."""
+    last = systems["first_system"][0]
+    turns = [replace(last, history=last.history[:1]), last]
+    soundfile.write(tmp_path / f"{last.id}.wav", np.zeros(8000), 16_000)
+    with pytest.raises(DataError, match=rf"no {last.id}-1.wav or .flac"):
+        choose_items({"a": turns}, 2, 0, {"a": tmp_path})
+    for turn in (1, 3):
+        soundfile.write(tmp_path / f"{last.id}-{turn}.wav", np.zeros(8000), 16_000)
+    items = choose_items({"a": turns}, 2, 0, {"a": tmp_path})
+    found = {len(item.answer.history): item.speech for item in items}
+    assert found == {turn: tmp_path / f"{last.id}-{turn}.wav" for turn in (1, 3)}
+
+
+def test_one_rating_has_no_interval(key: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be "± nan"."""
+    ratings = rate(key, "a", {"first_system": [4]})
+    assert mos_command.main(["score", str(key), str(ratings), "partial=true"], "usage") == 0
+    assert "first_system: 4.00 (one rating); one dialogue" in capsys.readouterr().out
+
+
 def test_scores_by_hand(key: Path) -> None:
     """Mean, and 1.96 x standard deviation / sqrt(n), over both listeners' ratings."""
     one = rate(key, "a", {"first_system": [1, 2, 3, 4], "second_system": [5, 5, 5, 5]})
@@ -176,6 +197,7 @@ def test_command(
         (["page", str(run_dir), str(run_dir)], "of different names"),
         (["page", str(run_dir), "split=nope"], "has no nope; there are: scripts, voices"),
         (["page", str(run_dir), str(other), f"speech={tmp_path}"], "1 folders for 2 systems"),
+        (["page", str(run_dir), "samples=0"], "samples: must be at least 1"),
         (["score", "key.json"], "a file of ratings for each listener"),
     ):
         assert mos_command.main(arguments, "usage") == 2

@@ -29,10 +29,9 @@ from omnichat.data.corpora.reading import (
     Part,
     Reading,
     assign_roles,
-    checked,
     find_layout,
 )
-from omnichat.dialogue import DataError, Dialogue, Style, Turn
+from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
 
 NAME = "dailytalk"
 GENDERS = {0: "male", 1: "female"}
@@ -167,7 +166,9 @@ def _dialogue(number: int, script: int, spoken: Sequence[Utterance], folder: Pat
     if spoken and "topic" in spoken[0]:
         scene["topic"] = str(spoken[0]["topic"])
     roles = assign_roles(turns, [GENDERS[one["speaker"]] for one in spoken], choices.roles)
-    return checked(str(number), roles, NAME, scene)
+    dialogue = Dialogue(str(number), roles, NAME, scene)
+    check_dialogue(dialogue)
+    return dialogue
 
 
 def _turn(number: int, spoken: Utterance, folder: Path | None, choices: Choices) -> Turn:

@@ -21,10 +21,9 @@ from omnichat.data.corpora.reading import (
     Reading,
     assign_roles,
     audio_below,
-    checked,
     find_layout,
 )
-from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
+from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, check_dialogue
 
 NAME = "styletalk"
 SPLITS = {"train.csv": "train", "eval.csv": "test"}
@@ -108,7 +107,9 @@ def _dialogue(row: Row, split: str, folder: Path | None, choices: Choices) -> Di
         "style": variant[1],
         "split": split,
     }
-    return checked(f"{row['diag_id']}/{variant[1]}", assign_roles(turns, speakers, choices.roles), NAME, scene)
+    dialogue = Dialogue(f"{row['diag_id']}/{variant[1]}", assign_roles(turns, speakers, choices.roles), NAME, scene)
+    check_dialogue(dialogue)
+    return dialogue
 
 
 def split_context(context: str) -> list[tuple[str, str]]:

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
@@ -24,6 +27,7 @@ from omnichat.run_folder import SCORES, read_metrics
 from omnichat.schema import RunConfig
 
 TRAINING, BASELINE = "train.py", "eval/baseline.py"
+STOPPED = 143  # exit code of a program that a SIGTERM ended
 ABOUT = "experiment.json"  # in a run's folder: what it is a run of
 NO_PART = ("run_name", "resume", "preflight", "threads", "logger")  # of what a run computes
 
@@ -190,6 +194,9 @@ def run_all(
 ) -> list[Outcome]:
     """Train and score every run that is not there yet. A failing run costs only itself and those that begin with it.
 
+    A SIGTERM is handed on to the programs that are running, which save: they would go on by themselves. (Ctrl-C at a
+    terminal reaches them anyway.)
+
     Args:
         runs: each after the one that it begins with.
         splits: that are scored.
@@ -198,21 +205,26 @@ def run_all(
         jobs: runs side by side.
     """
     begun: dict[Path, Future[str]] = {}
+    programs = _Programs()
 
     def make(planned: Planned) -> str:
         if planned.after is not None and planned.after in begun:  # it was begun earlier, so this ends
             begun[planned.after].result()
-        fault = "" if _scored(planned, splits) else _make(planned, splits, scoring)
+        fault = "" if _scored(planned, splits) else _make(planned, splits, scoring, programs)
         advance()
         return fault
 
-    with _bar(label, len({planned.folder for planned in runs})) as advance, ThreadPoolExecutor(jobs) as pool:
+    count = len({planned.folder for planned in runs})
+    with _stopped_by_sigterm(), _bar(label, count) as advance, ThreadPoolExecutor(jobs) as pool:
         try:
             for planned in runs:
                 if planned.folder not in begun:
                     begun[planned.folder] = pool.submit(make, planned)
             return [read_outcome(planned, splits, begun[planned.folder].result()) for planned in runs]
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                print(f"{label}: stopping; what is running saves first", file=sys.stderr, flush=True)
+                programs.stop()
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -235,7 +247,50 @@ def _scored(planned: Planned, splits: Sequence[str]) -> dict[str, Any] | None:
         return None
 
 
-def _make(planned: Planned, splits: Sequence[str], scoring: Sequence[str]) -> str:
+class _Programs:
+    """Those that are running."""
+
+    def __init__(self) -> None:
+        self._lock, self._stopped, self._running = threading.Lock(), False, set[subprocess.Popen[bytes]]()
+
+    def run(self, command: Sequence[str], log: BinaryIO) -> int:
+        """Run one and return its exit code; none is begun after `stop`."""
+        with self._lock:
+            if self._stopped:
+                return STOPPED
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self._running.add(process)
+        code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        return code
+
+    def stop(self) -> None:
+        """Ask them to save and end."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises SystemExit, so that what is running can be ended first; signals reach the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(STOPPED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _make(planned: Planned, splits: Sequence[str], scoring: Sequence[str], programs: _Programs) -> str:
     """Train or answer, and score; what went wrong, empty where nothing did."""
     planned.folder.mkdir(parents=True, exist_ok=True)
     about = {"row": planned.row, "seed": planned.seed, "program": planned.program, "arguments": planned.arguments}
@@ -247,7 +302,7 @@ def _make(planned: Planned, splits: Sequence[str], scoring: Sequence[str]) -> st
             command = [sys.executable, str(ROOT / program), *arguments]
             log.write(f"\n{program} {' '.join(arguments)}\n".encode())
             log.flush()
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+            code = programs.run(command, log)
         if code != 0:
             return f"{program} ended with exit code {code}; see {planned.log}"
     return ""

@@ -1,5 +1,9 @@
 """Rows are trained and scored once, shared between experiments, and fail alone."""
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +53,34 @@ def test_a_row_is_made_once_and_the_next_begins_with_it(tmp_path: Path) -> None:
     assert [run.folder for run in again] == list(made)
     assert all(outcome.scores for outcome in run_all(again, ["val"]))
     assert {run.folder: (run.folder / "scores.json").stat().st_mtime_ns for run in again} == made
+
+
+def test_a_sigterm_reaches_the_runs(tmp_path: Path) -> None:
+    """Else they train on for hours with nobody waiting, and keep the same command out of their folders.
+
+    They save first; nothing is begun after, and the same command goes on.
+    """
+    more = ["trainer.max_steps=100000", "trainer.warmup_steps=1", "trainer.generate_dialogues=0"]
+    table = experiment(first={}, second={"set": ["trainer.learning_rate=0.1"]})
+    runs = plan(table, "tiny", [0], tmp_path, more)
+
+    def stop() -> None:
+        while not (runs[0].log.is_file() and "step 2/" in runs[0].log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    with pytest.raises(SystemExit) as error:
+        run_all(runs, table.splits)
+    assert error.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    thread.join()
+    saved = [int(path.name) for path in (runs[0].folder / "checkpoints").glob("[0-9]*")]
+    assert len(saved) == 1
+    assert 2 <= saved[0] < 100_000
+    assert not runs[1].log.exists()
 
 
 def test_the_hash_knows_the_dialogues(tmp_path: Path) -> None:
