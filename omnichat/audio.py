@@ -213,7 +213,7 @@ def _header(ref: AudioRef) -> tuple[int, int]:
         raise _cut_short(ref)
     whole = AudioRef(path, 0, offset=ref.offset, size=ref.size)
     frames, rate, channels = _read_header(whole, status.st_size, status.st_mtime_ns)
-    if ref.channel is not None and ref.channel >= channels:
+    if ref.channel is not None and not 0 <= ref.channel < channels:
         message = f"channel {ref.channel} is asked for, the file has {channels} (counted from 0); correct the manifest"
         raise DataError("no_channel", message, path)
     return frames, rate

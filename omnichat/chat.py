@@ -163,10 +163,14 @@ def main() -> int:
             return 0
         if line == "/quit":
             return 0
-        if line == "/reset":
+        try:
+            if line == "/reset":
+                chat.reset()
+            elif line:
+                print(_answer(chat, line))
+        except KeyboardInterrupt:  # what the cache holds of the turn cannot be told
             chat.reset()
-        elif line:
-            print(_answer(chat, line))
+            print("\ninterrupted; a new dialogue begins")
 
 
 def _answer(chat: Chat, line: str) -> str:

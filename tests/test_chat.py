@@ -1,5 +1,6 @@
 """A chat keeps its cache: what it answers must be what the whole dialogue, read at once, would give."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,3 +128,30 @@ def test_the_command_takes_a_checkpoint(
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     monkeypatch.setattr("sys.argv", ["chat", f"run={run_dir}", "checkpoint=1"])
     assert main() == 0
+
+
+def test_ctrl_c_within_an_answer_begins_a_new_dialogue(
+    run_dir: Path, clips: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended in a traceback; and a cache that holds half an answer would spoil every answer after it."""
+    lines = iter([clips[0], clips[0], clips[0], "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr("sys.argv", ["chat", f"run={run_dir}"])
+    extend, calls = Session.extend, itertools.count()
+
+    def interrupted(self: Session, embeds: Sequence[Tensor]) -> Tensor:
+        logits = extend(self, embeds)
+        if next(calls) == second:
+            raise KeyboardInterrupt
+        return logits
+
+    second = -1
+    monkeypatch.setattr(Session, "extend", interrupted)
+    chat = Chat.load(run_dir)
+    first = chat.reply(clips[0])
+    second = next(calls) * 2 + 1  # in the middle of the second answer of the command
+    assert main() == 0
+    answers = capsys.readouterr().out.splitlines()
+    assert answers[1:3] == ["", "interrupted; a new dialogue begins"]
+    assert first.text in answers[0]
+    assert answers[3] == answers[0]

@@ -161,8 +161,13 @@ class ShardWriter:
                 file = self._path.open("xb")
             except FileExistsError:
                 continue
-            if _lock(file) and os.fstat(file.fileno()).st_nlink:
-                break
+            try:
+                if _lock(file) and os.fstat(file.fileno()).st_nlink:
+                    break
+            except OSError:  # no locks at all: another number would have none either
+                self._path.unlink(missing_ok=True)
+                file.close()
+                raise
             file.close()
         self._file, self._rows, self._opened = file, 0, time.monotonic()
 
@@ -170,7 +175,8 @@ class ShardWriter:
         if error.errno in _NO_SPACE:
             message = "no space is left; free some, or name another data.features_dir: finished shards are gone on from"
             return DataError("disk_full", message, str(self._path))
-        return DataError("no_file", f"cannot be written ({error.strerror}); check data.features_dir", str(self._path))
+        message = f"cannot be written, or not be locked ({error.strerror}); name another data.features_dir"
+        return DataError("no_file", message, str(self._path))
 
 
 def drop_unfinished(folder: Path) -> list[Path]:
@@ -186,7 +192,7 @@ def drop_unfinished(folder: Path) -> list[Path]:
                     path.unlink()
                     path.with_suffix(".index.partial").unlink(missing_ok=True)
                     dropped.append(path)
-        except FileNotFoundError:  # another process was faster
+        except OSError:  # another process was faster; or nothing can be locked here, and whose it is cannot be told
             continue
     return dropped
 
@@ -194,7 +200,7 @@ def drop_unfinished(folder: Path) -> list[Path]:
 def _lock(file: BinaryIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

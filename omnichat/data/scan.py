@@ -1,7 +1,9 @@
 """Every fault of a store at once, and the length of every dialogue, before the first step."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +71,8 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     """
     if overlong not in OVERLONG:
         raise ValueError(f"overlong {overlong!r} is not one of {', '.join(OVERLONG)}")
-    usable: list[tuple[int, int, int, float, int]] = []
+    # Row, length, targets, seconds, first turn: a number is 4 or 8 bytes, and no object.
+    columns: list[array[Any]] = [array(kind) for kind in "qiifi"]
     faults: list[DataError] = []
     dropped: list[DataError] = []
     style_fields: set[str] = set()
@@ -89,8 +92,8 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
             continue
         seconds = sum(slot.audio.num_samples for slot in tokens.slots) / SAMPLE_RATE
         style_fields |= tokens.style_fields
-        usable.append((row, len(tokens.ids), tokens.num_targets, seconds, first_turn))
-    columns = list(zip(*usable, strict=True)) or [(), (), (), (), ()]
+        for column, value in zip(columns, (row, len(tokens.ids), tokens.num_targets, seconds, first_turn), strict=True):
+            column.append(value)
     return Scan(
         store,
         rows=np.array(columns[0], dtype=np.int64),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from omnichat.dialogue import MAX_LINE, DataError, Dialogue, dialogue_from_json,
 # Rows read before the pages that they mapped are let go: around each place that is read, Linux maps what it has in its
 # cache, 64 kB (fault_around_bytes) or a large folio; that came to 3 MB for a row.
 _READS_KEPT = 16
+_BLOCK = 2**20  # bytes of a line that are read at a time: a file without line ends is not read whole
 
 
 class Store:
@@ -77,18 +79,21 @@ class _Lines:
         self.path = path
         if not path.is_file():
             raise DataError("no_file", "no such file; make the store first or correct the path", str(path))
-        offsets, numbers, offset, digest = [], [], 0, hashlib.sha256()
+        starts, numbers = array("q"), array("q")  # of the lines that hold something; 8 bytes each, not an object
+        number, start, place, digest = 1, 0, 0, hashlib.sha256()
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    offsets.append(offset)
+            while part := lines.readline(_BLOCK):
+                if part.strip() and (not numbers or numbers[-1] != number):
+                    starts.append(start)
                     numbers.append(number)
-                offset += len(line)
-                digest.update(line)
-        if not offsets:
+                place += len(part)
+                digest.update(part)
+                if part.endswith(b"\n"):
+                    number, start = number + 1, place
+        if not starts:
             raise DataError("empty_file", "holds no dialogue", str(path))
-        self._spans = np.array([offsets, [*offsets[1:], offset]], dtype=np.int64).T
-        self.numbers = np.array(numbers, dtype=np.int64)
+        self._spans = np.stack([starts, np.append(starts[1:], place)], axis=1)
+        self.numbers = np.array(numbers)
         self._sha256 = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -96,7 +101,7 @@ class _Lines:
 
     def __getitem__(self, row: int) -> Dialogue:
         start, stop = self._spans[row].tolist()
-        if stop - start > MAX_LINE + len("\ufeff\r\n".encode()):  # a file without line ends is not read whole
+        if stop - start > MAX_LINE + len("\ufeff\r\n".encode()):
             raise too_long_line(stop - start)
         with self.path.open("rb") as lines:
             lines.seek(start)

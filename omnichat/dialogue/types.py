@@ -125,10 +125,13 @@ def check_dialogue(dialogue: Dialogue) -> None:
     Several turns of one role in a row are allowed, and so is an assistant turn that opens the dialogue.
 
     Raises:
-        DataError: `no_turns`, `unknown_role`, `empty_text`, `bad_encoding`, `no_assistant_turn`,
+        DataError: `wrong_type`, `no_turns`, `unknown_role`, `empty_text`, `bad_encoding`, `no_assistant_turn`,
             `last_turn_not_assistant` or `no_user_turn`.
     """
     where = f"dialogue {shown(dialogue.id)}"
+    if not _are_texts(dialogue.id, dialogue.source, *dialogue.scene.values()):  # a list may hold anything
+        found = shown([dialogue.id, dialogue.source, dict(dialogue.scene)])
+        raise DataError("wrong_type", f"id, source and what scene holds must be texts, got {found}", where)
     if not dialogue.turns:
         raise DataError("no_turns", "has no turns", where)
     faults = [fault.at(f"{where}: turn {n}") for n, turn in enumerate(dialogue.turns) if (fault := _turn_fault(turn))]
@@ -148,7 +151,14 @@ def check_dialogue(dialogue: Dialogue) -> None:
     raise_together(faults)
 
 
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
 def _turn_fault(turn: Turn) -> DataError | None:
+    if not _are_texts(turn.text, *turn.meta.values()):
+        found = shown([turn.text, dict(turn.meta)])
+        return DataError("wrong_type", f"text and what meta holds must be texts, got {found}")
     if turn.role not in ROLES:
         return DataError("unknown_role", f"role {shown(turn.role)} is not one of {', '.join(ROLES)}")
     if not turn.text.strip() and (turn.role == "assistant" or turn.audio is None):

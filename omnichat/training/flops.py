@@ -98,14 +98,14 @@ def language_model_flops(llm: LlamaForCausalLM, lengths: Sequence[int], num_targ
 
 def mixformer_flops(mixformer: MixFormer, windows: int) -> float:
     """Forward of these many windows, for all experts."""
-    queries, window, total = mixformer.queries, mixformer.window, mixformer.project.weight.numel()
+    queries, window, total = mixformer.queries, mixformer.window, _products(mixformer.project)
     for expert in mixformer.experts.values():
         for layer in cast(Sequence[QFormerLayer], expert.layers):
-            linear = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))
+            linear = _products(layer)
             heads, width = layer.cross_attention.heads, layer.cross_attention.key.in_features
             own = 2 * queries * layer.cross_attention.query.in_features  # queries among themselves: scores, mixture
             total += linear + own + 2 * heads * window * width  # frames are weighed at their own width
-    total += sum(parameter.numel() for name, parameter in mixformer.gates.named_parameters() if "weight" in name)
+    total += _products(mixformer.gates)
     return 2.0 * total * queries * windows
 
 
@@ -126,6 +126,11 @@ def encoder_flops(encoder: Encoder, num_samples: int) -> float:
         blocks = config.encoder_layers * _block(tokens, width, config.encoder_ffn_embed_dim)
         return 2.0 * (tokens * (patches + position) + blocks)
     raise TypeError(f"no count for {type(net).__name__}")
+
+
+def _products(module: nn.Module) -> int:
+    """Multiplications of its linear layers for one row; not by the size of tensors, see `language_model_flops`."""
+    return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
 def _block(tokens: int, width: int, hidden: int) -> int:

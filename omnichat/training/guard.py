@@ -65,7 +65,7 @@ class SkippedSteps:
         if not possible or self._in_a_row == IN_A_ROW:
             raise TrainingError(
                 f"{where} (all in {self.path}); "
-                + (f"{IN_A_ROW} steps in a row" if possible else "under DeepSpeed a step cannot be left out")
+                + (f"{IN_A_ROW} steps in a row" if possible else "this DeepSpeed takes the step nevertheless")
                 + f": the last checkpoint is sound; lower trainer.learning_rate, or look at these {self.what}' audio"
             )
         print(f"{where}; the step is left out", flush=True)
@@ -76,10 +76,11 @@ class NonFiniteGuard(pl.Callback):
 
     The dialogues of the step are written to `skipped.jsonl`; `optim/skipped` is logged, 1 at such a step and else 0.
     The norms are logged too, as `grad_norm/mixformer` and `grad_norm/lora`: of the global batch, before clipping.
-    DeepSpeed keeps its gradients to itself; under it the loss is watched, and the run ends before the step.
+    DeepSpeed keeps its gradients to itself, and leaves such a step out by itself: it is asked after each step, and what
+    it says is written and logged alike; there are no norms.
 
     Raises:
-        TrainingError: three such steps in a row, or one under DeepSpeed.
+        TrainingError: three such steps in a row; or a loss was not finite and DeepSpeed took the step nevertheless.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -97,18 +98,36 @@ class NonFiniteGuard(pl.Callback):
     ) -> None:
         """After the backward of the last micro-batch, before clipping."""
         assert isinstance(pl_module, OmniChatModule)
-        inside = isinstance(trainer.strategy, DeepSpeedStrategy)
-        norms = {} if inside else {part: gradient_norm(parameters) for part, parameters in self._parts.items()}
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            return
+        norms = {part: gradient_norm(parameters) for part, parameters in self._parts.items()}
         pl_module.step_sums.gradient_norms = norms
-        if _losses_are_finite(trainer, pl_module) if inside else torch.stack([*norms.values()]).isfinite().all():
+        if torch.stack([*norms.values()]).isfinite().all():
             self.skipped.sound()
             return
-        names = [name for batch in pl_module.step_sums.batches for name in batch.dialogue_ids]
-        indices = [index for batch in pl_module.step_sums.batches for index in batch.indices]
-        pl_module.step_sums.skipped = True
-        self.skipped.leave_out(trainer.global_step + 1, trainer.global_rank, indices, names, possible=not inside)
+        self._leave_out(trainer.global_step + 1, pl_module, possible=True)
         # AdamW passes over parameters without a gradient: neither weights nor moments nor their step change.
         optimizer.zero_grad(set_to_none=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask DeepSpeed, before anything is saved."""
+        assert isinstance(pl_module, OmniChatModule)
+        inside = isinstance(trainer.strategy, DeepSpeedStrategy)
+        if not inside or (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
+            return
+        left_out = bool(getattr(trainer.optimizers[0], "overflow", False))
+        if left_out or not _losses_are_finite(trainer, pl_module):
+            self._leave_out(trainer.global_step, pl_module, possible=left_out)
+        else:
+            self.skipped.sound()
+
+    def _leave_out(self, step: int, module: OmniChatModule, possible: bool) -> None:
+        names = [name for batch in module.step_sums.batches for name in batch.dialogue_ids]
+        indices = [index for batch in module.step_sums.batches for index in batch.indices]
+        module.step_sums.skipped = True
+        self.skipped.leave_out(step, module.global_rank, indices, names, possible)
 
 
 def gradient_norm(parameters: Sequence[Parameter]) -> Tensor:

@@ -137,7 +137,8 @@ def disk(trained: Mapping[str, Tensor], run_dir: Path) -> str:
     Raises:
         TrainingError: the disk cannot hold two checkpoints.
     """
-    size = COPIES * BYTES * sum(parameter.numel() for parameter in trained.values())
+    # ZeRO-3 leaves nothing of a parameter in its place but the size it has.
+    size = COPIES * BYTES * sum(int(getattr(one, "ds_numel", one.numel())) for one in trained.values())
     free = shutil.disk_usage(run_dir).free
     if free < AT_ONCE * size:
         raise TrainingError(

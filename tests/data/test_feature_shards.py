@@ -1,5 +1,6 @@
 """Shards: whole or not there, from any number of processes, found in no time."""
 
+import errno
 import resource
 import signal
 import subprocess
@@ -133,6 +134,21 @@ def test_a_full_disk_is_named_and_keeps_what_was_finished(tmp_path: Path) -> Non
         signal.signal(signal.SIGXFSZ, ignored)
     drop_unfinished(tmp_path)
     assert read(tmp_path) == {1: 1}
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lustre mounted without flock refuses every lock: the search for a free number made empty files without end."""
+
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    write(tmp_path, 1)
+    monkeypatch.setattr(feature_shards.fcntl, "flock", refuse)
+    with pytest.raises(DataError, match=r"00001\.frames: .*not be locked \(Function not implemented\).*\[no_file\]"):
+        write(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.frames", "00000.index.npy"]
+    (tmp_path / "00001.frames").touch()
+    assert drop_unfinished(tmp_path) == []
 
 
 def test_a_shard_is_finished_when_it_took_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,15 +128,25 @@ def test_broken_audio_is_named_or_left_out_by_name(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
-    """A row that fails when it is read would stop a run that comes to it after days; so would half a character."""
+    """A row that fails when it is read would stop a run that comes to it after days; so would half a character.
+
+    A note that is no text stopped a conversion in Arrow; one that is null was written, and refused when it was read.
+    """
     unusable = [
         Dialogue("no answer", NOTED.turns[:2]),
         Dialogue("half", (Turn("user", "\ud83d"), Turn("assistant", "yes"))),
         Dialogue("half a note", NOTED.turns, scene={"voice": "\udc00"}),
+        Dialogue("a number", NOTED.turns, scene={"take": 5}),  # type: ignore[dict-item]
+        Dialogue("nothing", NOTED.turns, scene={"voice": None}),  # type: ignore[dict-item]
+        Dialogue("within", (Turn("user", "hi", meta={"volume": None}), NOTED.turns[2])),  # type: ignore[dict-item]
     ]
     rejects: list[DataError] = []
     assert write_shard(tmp_path / "a.arrow", [*unusable, NOTED], rejects=rejects).rows == 1
-    assert [error.reason for error in rejects] == ["last_turn_not_assistant", "bad_encoding", "bad_encoding"]
+    assert [error.reason for error in rejects] == [
+        "last_turn_not_assistant",
+        *["bad_encoding"] * 2,
+        *["wrong_type"] * 3,
+    ]
 
 
 def test_writing_a_store_again_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stores: rows in any order, and a description that is only there when the store is whole."""
 
 import pickle
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(DataError, match=r"empty.jsonl: .*\[empty_file\]"):
         Store(tmp_path / "empty.jsonl")
+
+
+def test_a_file_without_line_ends_is_not_read_whole(made_up: Path, tmp_path: Path) -> None:
+    """Gigabytes in one line, as some tools write JSON, would fill the memory before anything could be said of them."""
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(made_up.read_bytes() + b"\n{" + b" " * 64 * 2**20)
+    tracemalloc.start()
+    store = Store(path)
+    with pytest.raises(DataError, match=r"at most 8,388,608 are read.*\[line_too_long\]"):
+        store[len(store) - 1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+    whole = Store(made_up)
+    assert len(store) == len(whole) + 1
+    assert [store.line(row) for row in range(len(store))] == [*range(1, len(whole) + 1), len(whole) + 2]
 
 
 def test_a_store_says_what_it_is(tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ from omnichat.data.corpora.reading import (
     Part,
     Reading,
     assign_roles,
+    checked,
     find_layout,
 )
-from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
+from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
 NAME = "dailytalk"
 GENDERS = {0: "male", 1: "female"}
@@ -166,9 +167,7 @@ def _dialogue(number: int, script: int, spoken: Sequence[Utterance], folder: Pat
     if spoken and "topic" in spoken[0]:
         scene["topic"] = str(spoken[0]["topic"])
     roles = assign_roles(turns, [GENDERS[one["speaker"]] for one in spoken], choices.roles)
-    dialogue = Dialogue(str(number), roles, NAME, scene)
-    check_dialogue(dialogue)
-    return dialogue
+    return checked(str(number), roles, NAME, scene)
 
 
 def _turn(number: int, spoken: Utterance, folder: Path | None, choices: Choices) -> Turn:

@@ -23,8 +23,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE, audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles
-from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, check_dialogue
+from omnichat.data.corpora.reading import Choices, Corpus, Part, Reading, assign_roles, checked
+from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
 
 NAME = "deepdialogue"
 _MIN_SILENCE = 0.09  # s; shorter runs of zeros occur within turns, all gaps are longer (measured: 86 recordings)
@@ -96,9 +96,7 @@ def _dialogue(record: dict[str, Any], recording: Path, scene: dict[str, str], ch
         replace(turn, audio=audio, meta={**turn.meta, **note}) for turn, (audio, note) in zip(said, heard, strict=True)
     ]
     name = f"{scene['script']}/{scene['voice']}".removesuffix("/")
-    dialogue = Dialogue(name, assign_roles(turns, speakers, choices.roles), NAME, scene)
-    check_dialogue(dialogue)
-    return dialogue
+    return checked(name, assign_roles(turns, speakers, choices.roles), NAME, scene)
 
 
 def _segments(folder: Path, speakers: list[str]) -> list[tuple[AudioRef, dict[str, str]]]:

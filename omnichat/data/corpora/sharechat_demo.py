@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.audio import audio_ref
-from omnichat.data.corpora.reading import Choices, Corpus, assign_roles, dialogue_folders, read_folder
-from omnichat.dialogue import DataError, Dialogue, Style, Turn, check_dialogue
+from omnichat.data.corpora.reading import Choices, Corpus, assign_roles, checked, dialogue_folders, read_folder
+from omnichat.dialogue import DataError, Dialogue, Style, Turn
 
 NAME = "sharechat-demo"
 
@@ -29,9 +29,7 @@ def _dialogue(path: Path, choices: Choices) -> Dialogue:
     scene = {"scenario": record["subset"], "background": record["derived_background"]["mode"]}
     if record["background_caption"]:
         scene["caption"] = record["background_caption"]
-    dialogue = Dialogue(record["id"], assign_roles(turns, speakers, choices.roles), NAME, scene)
-    check_dialogue(dialogue)
-    return dialogue
+    return checked(record["id"], assign_roles(turns, speakers, choices.roles), NAME, scene)
 
 
 def _turn(folder: Path, record: Mapping[str, Any], choices: Choices) -> Turn:

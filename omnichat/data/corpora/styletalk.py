@@ -21,9 +21,10 @@ from omnichat.data.corpora.reading import (
     Reading,
     assign_roles,
     audio_below,
+    checked,
     find_layout,
 )
-from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn, check_dialogue
+from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
 
 NAME = "styletalk"
 SPLITS = {"train.csv": "train", "eval.csv": "test"}
@@ -107,9 +108,7 @@ def _dialogue(row: Row, split: str, folder: Path | None, choices: Choices) -> Di
         "style": variant[1],
         "split": split,
     }
-    dialogue = Dialogue(f"{row['diag_id']}/{variant[1]}", assign_roles(turns, speakers, choices.roles), NAME, scene)
-    check_dialogue(dialogue)
-    return dialogue
+    return checked(f"{row['diag_id']}/{variant[1]}", assign_roles(turns, speakers, choices.roles), NAME, scene)
 
 
 def split_context(context: str) -> list[tuple[str, str]]:

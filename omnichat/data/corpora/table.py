@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omnichat.audio import SAMPLE_RATE
-from omnichat.data.corpora.reading import NO_AUDIO, Choices, Corpus, Part, Reading, assign_roles, audio_below
-from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Style, Turn, check_dialogue
+from omnichat.audio import SAMPLE_RATE, stored_samples
+from omnichat.data.corpora.reading import NO_AUDIO, Choices, Corpus, Part, Reading, assign_roles, audio_below, checked
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Style, Turn
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 # What a column may hold, and what a value means. `dialogue`, `text` and one of `speaker` and `role` must be there.
@@ -201,9 +201,7 @@ def _dialogue(
     scene = {
         key: str(rows[0][1][field]) for key, field in (("script", "group"), ("split", "split")) if field in rows[0][1]
     }
-    made = Dialogue(dialogue, _with_roles(turns, rows, assistant, choices), name, scene)
-    check_dialogue(made)
-    return made
+    return checked(dialogue, _with_roles(turns, rows, assistant, choices), name, scene)
 
 
 def _with_roles(
@@ -243,4 +241,6 @@ def _audio(values: Mapping[str, Any], folder: Path) -> AudioRef:
         )
         raise DataError("bad_times", message, whole.path)
     channel = int(values["channel"]) if "channel" in values else None
-    return AudioRef(whole.path, min(stop, whole.num_samples) - start, start, channel)
+    ref = AudioRef(whole.path, min(stop, whole.num_samples) - start, start, channel)
+    stored_samples(ref)  # names a channel that is not there
+    return ref

@@ -29,7 +29,7 @@ from omnichat.data.corpora import (
     table,
 )
 from omnichat.data.corpora.reading import Corpus
-from omnichat.dialogue import DataError, check_dialogue, dialogue_from_json, dialogue_to_json
+from omnichat.dialogue import DataError, dialogue_from_json, dialogue_to_json
 from tests.corpora import read
 from tests.data.corpora import (
     test_af_dialogue,
@@ -57,6 +57,9 @@ ODD: list[Any] = [
     1.5,
     10**30,
     float("nan"),
+    float("inf"),
+    "inf",
+    "y" * 300,
     "",
     "x",
     "\ud800",
@@ -177,8 +180,7 @@ def test_damage_is_rejected_and_never_raised(name: str, tmp_path: Path) -> None:
         else:
             outcomes |= {error.reason for error in reading.rejects} | ({"read"} if reading.dialogues else set())
             for dialogue in reading.dialogues:
-                check_dialogue(dialogue)
-                dialogue_to_json(dialogue)
+                assert dialogue_from_json(dialogue_to_json(dialogue)) == dialogue
         path.write_bytes(content)
     assert "read" in outcomes  # not every damage does harm
     assert len(outcomes) > 1
