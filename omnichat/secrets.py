@@ -10,9 +10,9 @@ from typing import Any, TextIO, cast
 MASK = "[masked]"
 SHORTEST = 8  # of a secret: masking shorter values would tear words apart
 
-# The last words of a name that holds a secret: HF_TOKEN, WANDB_API_KEY, aws-secret-access-key, authToken; yet neither
-# `use_cls_token`, whose value is no text, nor `num_memory_tokens`.
-_SECRET_NAME = re.compile(r"(^|[_.-])(api_?key|key|token|secret|password|passwd|passphrase|credentials?)$", re.I)
+# The last words of a name that holds a secret: HF_TOKEN, WANDB_API_KEY, aws-secret-access-key, authToken, PGPASSWORD;
+# yet neither `use_cls_token`, whose value is no text, nor `num_memory_tokens`, nor `monkey`.
+_SECRET_NAME = re.compile(r"(^|[_.-])(key|token|credentials?)$|(api_?key|secret|password|passwd|passphrase)$", re.I)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # What services issue, by its form: Hugging Face, OpenAI and Anthropic, GitHub, GitLab, AWS, Google, Slack, Weights &
 # Biases' newer keys, JSON web tokens.

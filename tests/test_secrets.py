@@ -21,6 +21,7 @@ from omnichat.secrets import MASK, looks_secret, masked, secret_values
         ("https://host/x?access_token=battery-staple", "battery-staple"),
         ('{"apiKey": "0a1b2c3d4e5f"}', "0a1b2c3d4e5f"),
         ("WANDB_API_KEY=00112233445566778899", "00112233445566778899"),
+        ("PGPASSWORD=correct-horse-9 psql", "correct-horse-9"),
     ],
 )
 def test_secrets_are_masked(text: str, secret: str) -> None:
@@ -55,12 +56,13 @@ def test_environment(tmp_path: Path) -> None:
         {
             "HF_TOKEN": "longer-than-eight",
             "myApiKey": "longer-than-eight-too",
+            "PGPASSWORD": "longer-than-eight-by-far",
             "NUM_TOKENS": "123456789",
             "A_KEY": str(tmp_path / "key.pem"),
             "USE_CLS_TOKEN": "true",
         }
     )
-    assert found == ["longer-than-eight-too", "longer-than-eight"]
+    assert found == ["longer-than-eight-by-far", "longer-than-eight-too", "longer-than-eight"]
 
 
 def test_tracebacks_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:

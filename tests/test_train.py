@@ -67,6 +67,13 @@ def test_held_out_sets_take_new_names(tmp_path: Path) -> None:
     assert "data.val.mine: no file" in result.stderr
 
 
+def test_help_into_a_closed_pipe() -> None:
+    """`python train.py --help | head` ended in a traceback; here nobody reads at all."""
+    command = f"'{sys.executable}' '{ROOT / 'train.py'}' --help | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=250)
+    assert result.stderr == ""
+
+
 @pytest.mark.slow
 def test_a_sweep_gives_each_run_its_own_folder_and_process(tmp_path: Path) -> None:
     """Runs that share a folder would resume each other; a failing one must neither end the sweep nor be left out.

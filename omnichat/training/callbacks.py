@@ -1,14 +1,16 @@
 """What happens around a step: metrics, progress, checkpoints, an orderly stop."""
 
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from omnichat.batch import PackedBatch
 from omnichat.checkpoint import Checkpoint, trainable
@@ -94,6 +96,17 @@ class StepMetrics(pl.Callback):
         self._unwritten = []
 
 
+class _BarAndState(Progress):
+    """A bar, and below it, in as many lines as it takes, how the last step went."""
+
+    state = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar stays whole on a narrow terminal, and so does the state."""
+        yield from super().get_renderables()
+        yield Text(self.state)
+
+
 class ProgressLine:
     """A progress bar on a terminal; elsewhere one line per logged step.
 
@@ -106,18 +119,17 @@ class ProgressLine:
         self.console = Console(stderr=True, quiet=not is_first())
         self.total, self.saved, self.skipped = total, start, 0
         self._begun = start, perf_counter()
-        self.bar: Progress | None = None
+        self.bar: _BarAndState | None = None
         if self.console.is_terminal and not self.console.quiet:
-            self.bar = Progress(
+            self.bar = _BarAndState(
                 TextColumn(title),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self.task = self.bar.add_task(title, total=total, completed=start, state="")
+            self.task = self.bar.add_task(title, total=total, completed=start)
             self.bar.start()
 
     def show(self, step: int, metrics: dict[str, float]) -> None:
@@ -134,7 +146,8 @@ class ProgressLine:
     def say(self, step: int, state: str) -> None:
         """Show how a step went, in words."""
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, state=state)
+            self.bar.state = state
+            self.bar.update(self.task, completed=step)
         elif not self.console.quiet:
             print(f"step {step}/{self.total} {state} {self._left(step)}", file=sys.stderr, flush=True)
 

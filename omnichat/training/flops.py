@@ -13,6 +13,7 @@ targets, W frozen weights of the language model's layers, R LoRA weights, V x D 
     experts     forward only, at what `context` and `layout` make them compute
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -30,7 +31,8 @@ from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.qformer import QFormerLayer
 
-# Dense bfloat16 on matrix units, FLOP/s, by a part of the device's name; NVIDIA's data sheets, SXM where there are two.
+# Dense bfloat16 on matrix units, FLOP/s, by whole words of the device's name; NVIDIA's data sheets, SXM where there are
+# two.
 PEAKS = {
     "B200": 2250e12,
     "GH200": 989e12,
@@ -52,7 +54,9 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    # An A10G, an A4000 and an H100 NVL are none of these: no share is better than one of another's peak.
+    found = (peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b(?! NVL)", name))
+    return next(found, None)
 
 
 def step_flops(

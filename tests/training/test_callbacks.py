@@ -1,6 +1,7 @@
 """What is written of a step, and of which steps the parts."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from omnichat.config import load_config
 from omnichat.training import module, preflight
-from omnichat.training.callbacks import Checkpointer
+from omnichat.training.callbacks import Checkpointer, ProgressLine
 from omnichat.training.fit import fit
 from omnichat.training.resume import CheckpointWriter
 
@@ -93,3 +94,27 @@ def test_what_is_no_step_is_not_in_its_time(tmp_path: Path, monkeypatch: pytest.
     assert max(line["perf/seconds"] for line in steps) < 1800
     assert max(line["perf/data_wait"] * line["perf/seconds"] for line in steps) < 1800
     assert [line.get("perf/save_seconds", 0) // 3600 for line in steps] == [0, 1, 1, 1]
+
+
+def test_the_bar_is_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bar, time left and half of what a step came to were cut off at 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    line = ProgressLine("a_run_of_some_name", 30_000, 0)
+    speed = {
+        "perf/tokens_per_s": 17_500.0,
+        "perf/audio_s_per_s": 420.0,
+        "perf/data_wait": 0.02,
+        "perf/memory_gib": 68.4,
+    }
+    line.skipped, line.saved = 2, 1_000
+    line.show(1_200, {"loss/total": 1.5, "loss/style": 0.5, "loss/content": 1.6, "optim/learning_rate": 3e-5} | speed)
+    line.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    for part in ("a_run_of_some_name", "1200/30000", "0:00:0"):
+        assert part in shown
+    state = "loss 1.5000 style 0.500 content 1.600 lr 3.0e-05 17,500 tok/s 420 audio-s/s wait 2% mem 68.4 GiB "
+    assert state + "2 skipped saved 1000" in " ".join(shown.split())

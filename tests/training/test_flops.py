@@ -75,3 +75,23 @@ def test_encoders(name: str, spectrogram: int, tokens: int, blocks: int) -> None
 def test_a_cpu_has_no_peak() -> None:
     """Fails when a utilisation is made up for a device whose peak is not known."""
     assert peak_flops(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA A10G", None),
+        ("NVIDIA RTX A4000", None),
+        ("NVIDIA GB200", None),
+    ],
+)
+def test_a_peak_is_the_device_s_own(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An A4000 is no A40: a share of another device's peak would be a wrong figure in every log."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda")) == peak

@@ -233,7 +233,8 @@ def test_a_service_that_does_not_answer_leaves_an_offline_run(
     """With a key but no answer, all that was logged is kept for `wandb sync`: a second start must not be refused."""
     pytest.importorskip("wandb")
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:  # the kernel accepts; nobody answers
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://someone:correct-horse@{address}/a?api_key=battery-staple")
         if not accepts:
             server.close()
         monkeypatch.setenv("WANDB_API_KEY", CANARIES["WANDB_API_KEY"])
@@ -248,6 +249,9 @@ def test_a_service_that_does_not_answer_leaves_an_offline_run(
     history = [record.history.item for record in read_wandb(tmp_path) if record.HasField("history")]
     values = [{item.key or item.nested_key[0]: item.value_json for item in items} for items in history]
     assert [(int(one["step"]), float(one["loss/total"])) for one in values] == [(step, step) for step in range(1, 51)]
+    for path in (one for one in tmp_path.rglob("*") if one.is_file()):
+        for secret in ("correct-horse", "battery-staple", CANARIES["WANDB_API_KEY"]):
+            assert secret.encode() not in path.read_bytes(), path
 
 
 def test_every_answer_is_in_the_matrix(tmp_path: Path) -> None:
