@@ -135,7 +135,7 @@ class PlainLoop(Arm):
         assert isinstance(batch, PaddedBatch)
         counts = torch.tensor([num_frames(samples) for samples in batch.num_samples])
         features = self.frames(batch, int(counts.max()))
-        heard, _ = self.front(features, counts)
+        heard = self.front(features, counts).embeds
         own = torch.arange(heard.shape[1]) < -(-counts // WINDOW)[:, None]
         return self.answer(batch, heard[own.to(self.device)].flatten(0, 1))
 
