@@ -21,13 +21,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from omnichat.config import ConfigError, checked, validate
-from omnichat.recipes import CONF_DIR, compose, read_overrides, register_recipes
+from omnichat.recipes import CONF_DIR, compose, read_overrides, register_recipes, with_own_keys
 from omnichat.requirements import missing
 from omnichat.schema import RunConfig
 from omnichat.secrets import mask_output
 
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-USERS_OWN = ("data.val.", "data.test.", "data.sources.", "data.sources=")  # keys are the user's
 MULTIRUN_FLAGS = {"-m", "--multirun"}
 failed_runs: list[str] = []  # of the sweep in this process
 sweep_folders: list[Path] = []
@@ -168,8 +167,7 @@ def main() -> None:
     """Check the whole command line, then run it."""
     mask_output()
     register_recipes()
-    # Hydra wants to be told of keys that may be new.
-    sys.argv[1:] = [f"++{word}" if word.startswith(USERS_OWN) else word for word in sys.argv[1:]]
+    sys.argv[1:] = with_own_keys(sys.argv[1:])
     flags = {word for word in sys.argv[1:] if word.startswith("-")}
     if flags <= MULTIRUN_FLAGS:  # the others ask for help, or come from Hydra's own tools
         try:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from omnichat.recipes import compose, did_you_mean, force
+from omnichat.recipes import compose, did_you_mean, force, with_own_keys
 from omnichat.schema import DataConfig, RunConfig, Section, SourceConfig, TrainerConfig
 
 # What pydantic adds to the place of a fault where a key may be of several types.
@@ -42,7 +42,7 @@ def load_config(*overrides: str) -> RunConfig:
     Raises:
         ConfigError: see `validate`; or an override that cannot be applied.
     """
-    config, faults = checked(overrides)
+    config, faults = checked(with_own_keys(overrides))
     if config is None or faults:
         raise ConfigError(faults)
     return config

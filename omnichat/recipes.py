@@ -20,6 +20,9 @@ CONF_DIR = ROOT / "conf"
 RECIPES_DIR = ROOT / "recipes"
 
 
+USERS_OWN = ("data.val.", "data.test.", "data.sources.", "data.sources=")  # whose keys are the user's own
+
+
 def register_recipes(folder: Path = RECIPES_DIR) -> dict[str, str]:
     """Store `folder/NAME.yaml` as option NAME of the config group `recipe`; returns each name with its title.
 
@@ -128,6 +131,11 @@ def _unknown_options(key: str, values: Sequence[str], groups: Mapping[str, Seque
         for value in values
         if value not in options
     ]
+
+
+def with_own_keys(overrides: Iterable[str]) -> list[str]:
+    """The overrides, with Hydra told of keys that may be new because they are the user's own."""
+    return [f"++{override}" if override.startswith(USERS_OWN) else override for override in overrides]
 
 
 def force(override: str) -> str:

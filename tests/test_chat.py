@@ -11,7 +11,8 @@ from torch import Tensor
 
 from omnichat.audio import audio_ref, load_audio
 from omnichat.batch import Example, pack
-from omnichat.chat import Chat, LoadedRun, load_run, main
+from omnichat.chat import Chat, LoadedRun, load_run
+from omnichat.chat.__main__ import main
 from omnichat.checkpoint import CheckpointError
 from omnichat.config import load_config
 from omnichat.data.store import Store

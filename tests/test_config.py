@@ -200,6 +200,14 @@ def test_overrides_that_cannot_be_applied_are_faults(override: str, fault: str) 
     assert any(fault in one for one in caught.value.faults)
 
 
+def test_the_users_own_keys_need_no_mark() -> None:
+    """What `python train.py` takes, `precompute` and `estimate` of the same run must take too."""
+    shares = ("data.alpha=null", "data.synthetic=null", "data.real=null", "data.sources.mine.path=my/train")
+    config = load_config("recipe=dailytalk", *shares, "data.sources.mine.weight=1", "data.val.mine=my/val.jsonl")
+    assert config.data.sources["mine"].path == "my/train"
+    assert config.data.val["mine"] == "my/val.jsonl"
+
+
 def test_config_cannot_be_changed_and_survives_the_run_folder() -> None:
     """What was checked is what runs, and what is read back from config.yaml."""
     config = load_config("recipe=sharechat_emotion")

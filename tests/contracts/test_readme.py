@@ -1,14 +1,15 @@
-"""What README.md tells people to type exists."""
+"""What README.md, and docs/ of training, tell people to type exists."""
 
 import ast
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from omnichat.config import known_keys
-from omnichat.recipes import config_groups
+from omnichat.config import checked, known_keys
+from omnichat.recipes import config_groups, read_overrides, with_own_keys
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +58,24 @@ def test_option_exists(option: tuple[str, str]) -> None:
 def test_key_exists(key: str) -> None:
     """The same for keys."""
     assert key in known_keys() or key.startswith(("data.val.", "data.test.", "data.sources."))
+
+
+def commands_of_train(path: Path) -> list[list[str]]:
+    """What stands after `train.py` in the commands of a document; not what is no command as it stands."""
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line.partition("train.py ")[2], comments=True) for line in lines if "train.py " in line]
+    return [one for one in words if "recipe=NAME" not in one and "--help" not in one and "data.alhpa=0.3" not in one]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_commands_of_train_are_no_faults(path: Path) -> None:
+    """Two nodes of eight GPUs were shown with a micro-batch that does not divide their step."""
+    for words in commands_of_train(path):
+        alternatives, faults = read_overrides(with_own_keys(word for word in words if not word.startswith("preflight")))
+        assert faults + checked([values[0] for values in alternatives])[1] == [], words
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:|#)([^)]+)\)", README))

@@ -1,4 +1,4 @@
-"""`python train.py --help`, and mistakes, answer without loading what is heavy."""
+"""`python train.py --help` and that of the chat, and mistakes, answer without loading what is heavy."""
 
 import subprocess
 import sys
@@ -40,6 +40,16 @@ def test_mistakes_answer_without_heavy_imports(argument: str) -> None:
     result = run(argument)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+    assert heavy_imports(result.stderr) == []
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("chekpoint=7", 2)])
+def test_chat_tells_how_it_is_called_without_heavy_imports(argument: str, code: int) -> None:
+    """It took as long to be told how to begin as to begin."""
+    command = [sys.executable, "-X", "importtime", "-m", "omnichat.chat", argument]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert result.returncode == code
+    assert "example:" in result.stdout
     assert heavy_imports(result.stderr) == []
 
 

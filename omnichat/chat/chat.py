@@ -1,6 +1,5 @@
-"""Talk with a trained run: `Chat.load("runs/NAME").reply("turn.wav")`, or `python -m omnichat.chat run=runs/NAME`."""
+"""A checkpoint of a run as objects, and a dialogue with it that keeps its cache."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +11,12 @@ from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack, to_device
 from omnichat.checkpoint import STATE, CheckpointError, find_checkpoint, load_checkpoint, restore_trained
-from omnichat.config import ConfigError, RunConfig, saved_config
+from omnichat.config import RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.session import Session
 from omnichat.prompt import IGNORE, NO_TARGET, Allowed, Prompt, Tokens
 from omnichat.run_folder import CHECKPOINTS
-from omnichat.secrets import mask_output
-
-USAGE = """python -m omnichat.chat run=runs/NAME [checkpoint=newest|best|STEP]
-
-Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
-PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
-
-example: python -m omnichat.chat run=runs/quickstart"""
 
 
 @dataclass(frozen=True)
@@ -141,48 +132,3 @@ class Chat:
             joined(tokens.kinds, [NO_TARGET] * len(self._unread)),
             tuple(replace(slot, start=slot.start + shift) for slot in tokens.slots),
         )
-
-
-def main() -> int:
-    """The command line."""
-    mask_output()
-    values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-    if "run" not in values or values.keys() - {"run", "checkpoint"} or len(values) != len(sys.argv) - 1:
-        print(USAGE)
-        return 0 if "--help" in sys.argv else 2
-    try:
-        chat = Chat.load(values["run"], values.get("checkpoint", "newest"))
-    except (ConfigError, DataError, ValueError) as error:
-        print(f"chat: {error}", file=sys.stderr)
-        return 1
-    while True:
-        try:
-            line = input("you> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return 0
-        if line == "/quit":
-            return 0
-        try:
-            if line == "/reset":
-                chat.reset()
-            elif line:
-                print(_answer(chat, line))
-        except KeyboardInterrupt:  # what the cache holds of the turn cannot be told
-            chat.reset()
-            print("\ninterrupted; a new dialogue begins")
-
-
-def _answer(chat: Chat, line: str) -> str:
-    heard, _, words = line.partition("|")
-    try:
-        written = chat.run.prompt.input == "text"
-        reply = chat.reply(text=line) if written else chat.reply(heard.strip(), words.strip())
-    except DataError as error:
-        return f"error: {error}"
-    style = "unreadable style" if reply.style is None else ", ".join(reply.style.known().values())
-    return f"({style}): {reply.text}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

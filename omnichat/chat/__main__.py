@@ -1,0 +1,65 @@
+"""The command: a dialogue at the prompt."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from omnichat.config import ConfigError
+from omnichat.dialogue import DataError
+from omnichat.secrets import mask_output
+
+if TYPE_CHECKING:
+    from omnichat.chat.chat import Chat
+
+USAGE = """python -m omnichat.chat run=runs/NAME [checkpoint=newest|best|STEP]
+
+Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
+PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
+
+example: python -m omnichat.chat run=runs/quickstart"""
+
+
+def main() -> int:
+    """The command line."""
+    mask_output()
+    values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    if "run" not in values or values.keys() - {"run", "checkpoint"} or len(values) != len(sys.argv) - 1:
+        print(USAGE)
+        return 0 if "--help" in sys.argv else 2
+    from omnichat.chat.chat import Chat  # torch and transformers: help and mistakes need not wait for them
+
+    try:
+        chat = Chat.load(values["run"], values.get("checkpoint", "newest"))
+    except (ConfigError, DataError, ValueError) as error:
+        print(f"chat: {error}", file=sys.stderr)
+        return 1
+    while True:
+        try:
+            line = input("you> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return 0
+        if line == "/quit":
+            return 0
+        try:
+            if line == "/reset":
+                chat.reset()
+            elif line:
+                print(_answer(chat, line))
+        except KeyboardInterrupt:  # what the cache holds of the turn cannot be told
+            chat.reset()
+            print("\ninterrupted; a new dialogue begins")
+
+
+def _answer(chat: "Chat", line: str) -> str:
+    heard, _, words = line.partition("|")
+    try:
+        written = chat.run.prompt.input == "text"
+        reply = chat.reply(text=line) if written else chat.reply(heard.strip(), words.strip())
+    except DataError as error:
+        return f"error: {error}"
+    style = "unreadable style" if reply.style is None else ", ".join(reply.style.known().values())
+    return f"({style}): {reply.text}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
