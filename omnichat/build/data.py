@@ -95,15 +95,32 @@ def eval_examples(
 
 
 def eval_dialogues(
-    config: RunConfig, prompt: Prompt, path: Path | str, features: FeatureReader | None = None, limit: int | None = None
+    config: RunConfig,
+    prompt: Prompt,
+    path: Path | str,
+    features: FeatureReader | None = None,
+    limit: int | None = None,
+    keep_overlong: bool = False,
 ) -> StoreDataset:
     """The dialogues of a store as they are shown to a model that is to answer them; no audio is read yet.
+
+    Args:
+        config: of the run.
+        prompt: of the run.
+        path: of the store.
+        features: cached features to read instead of audio.
+        limit: how many.
+        keep_overlong: with `overlong=error`, keep dialogues that are too long: one is refused when it is rendered, and
+            where only the reply to be written is what is too long, it is not.
 
     Raises:
         DataError: every fault of the store at once.
     """
-    part = cached_scan(Store(locate(str(path))), prompt, config.data.overlong)
+    store, kept = Store(locate(str(path))), keep_overlong and config.data.overlong == "error"
+    part = cached_scan(store, prompt, "drop_dialogue" if kept else config.data.overlong)
     raise_faults(part.faults)
+    if kept:
+        return StoreDataset(part.store, prompt, features, True, range(len(store))[:limit])
     return _held_out(part, prompt, features, limit, generation=True)
 
 

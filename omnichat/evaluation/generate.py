@@ -61,8 +61,8 @@ class RunAnswerer:
         }
 
     def read(self, name: str, store: Path) -> tuple[list[Work], int]:
-        """See `Answerer`; what is over the run's limit is shortened or left out, as its config says."""
-        dataset = build.eval_dialogues(self.run.config, self.run.prompt, store)
+        """See `Answerer`; what is over the run's limit is shortened, left out or a failure, as its config says."""
+        dataset = build.eval_dialogues(self.run.config, self.run.prompt, store, keep_overlong=True)
         found = []
         for number in range(len(dataset)):
             place = dataset.store.place(int(dataset.rows[number]))

@@ -249,6 +249,34 @@ def test_own_history_over_the_limit_fails_turn_by_turn(
         own.prompt.max_tokens = run.config.data.max_tokens
 
 
+@pytest.mark.parametrize("turns", ["last", "gold_history"])
+def test_a_dialogue_over_the_limit_is_a_failure(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: str
+) -> None:
+    """One long dialogue of a test set ended the command, and its config was the run's, not to be changed by now.
+
+    What is too long with its reference alone is asked like any other: the reference is not shown.
+    """
+    lines = splits["held"].read_text().splitlines()
+    record = json.loads(lines[0])
+    record["turns"][-1]["text"] = "word " * 3000
+    splits["held"].write_text("".join(f"{line}\n" for line in [json.dumps(record), *lines[1:]]))
+    asked = [replace(one, turns=one.turns[:-1]) for one in read_dialogues(splits["held"])]
+    lengths = {one.id: len(run.prompt.render(one, generation=True).ids) for one in asked}
+    short = replace(changed(run, turns=turns), prompt=copy(run.prompt))
+    short.prompt.max_tokens = sorted(lengths.values())[3]
+    generate(short, splits, tmp_path)
+    answers = read_answers(tmp_path / REPLIES)
+    failed = {answer.id for answer in answers if answer.failure}
+    assert failed == {name for name, length in lengths.items() if length > short.prompt.max_tokens}
+    assert 1 <= len(failed) <= 2
+    assert "held-0" not in failed
+    assert "they do not fit into the model's context" in capsys.readouterr().out
+    scores = score_run(tmp_path, short.config)
+    assert scores["failures"]["too_long"] == sum(bool(answer.failure) for answer in answers)
+    assert scores["partial"] is None
+
+
 def _fits(run: LoadedRun, answer: Answer) -> bool:
     try:
         run.prompt.render(Dialogue(answer.id, answer.history), generation=True)
