@@ -21,7 +21,7 @@ from omnichat.training.guard import NonFiniteGuard, explained, place_of
 from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.opening import opened
-from omnichat.training.precompute import fill_feature_store
+from omnichat.training.precompute import fill_feature_store, lacks_features
 from omnichat.training.preflight import Preflight, PreflightDone, is_due
 from omnichat.training.ranks import is_first
 from omnichat.training.resume import CheckpointWriter, check_stream
@@ -47,6 +47,9 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         # 2. data: everything is read and counted before a weight is loaded
         prompt = build.build_prompt(config)
         cached = config.data.features == "cached" and config.data.input != "text"  # text is not heard
+        if cached and config.preflight == "only" and lacks_features(config):  # to make them may take hours
+            print(f"{config.data.features_dir} lacks features, which a run makes first; tried with data.features=live")
+            cached = False
         features = fill_feature_store(config) if cached else None
         data = build.build_data(config, prompt, features, first_step)
         stream = data.dataset.fingerprint()

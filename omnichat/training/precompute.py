@@ -74,6 +74,12 @@ def fill_feature_store(config: RunConfig) -> FeatureReader:
     return FeatureReader(locate(config.data.features_dir), list(feature_keys(config).values()))
 
 
+def lacks_features(config: RunConfig) -> bool:
+    """Whether `fill_feature_store` would have anything to encode."""
+    assert config.data.features_dir is not None, "checked by omnichat.config"
+    return bool(_missing(in_batches(heard_clips(config)), locate(config.data.features_dir), feature_keys(config)))
+
+
 def precompute(config: RunConfig, share: Share = Share()) -> None:
     """Encode this share of what a run hears, as far as it is not there.
 

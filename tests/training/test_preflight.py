@@ -28,7 +28,7 @@ def trained(run_dir: Path) -> dict[str, str]:
 def test_the_weights_do_not_depend_on_it(tmp_path: Path) -> None:
     """Gradients, moments or random numbers left over from a trial would make every run another one."""
     for preflight in ("auto", "off"):
-        fit(load_config(*QUICK, f"preflight={preflight}"), tmp_path / preflight)
+        fit(load_config(*QUICK, "model.lora.dropout=0.1", f"preflight={preflight}"), tmp_path / preflight)
     assert trained(tmp_path / "auto") == trained(tmp_path / "off")
 
 
@@ -107,6 +107,19 @@ def test_only_leaves_a_run_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert fit(load_config(*QUICK, "preflight=only"), run) == 0
     assert "nothing is left to train, 2 of 2 steps are done" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_only_makes_no_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To look must not run the experts over a whole corpus first; features that are there are used."""
+    cached = ("data.features=cached", f"data.features_dir={tmp_path / 'features'}")
+    assert fit(load_config(*QUICK, *cached, "preflight=only"), tmp_path / "run") == 0
+    assert not (tmp_path / "features").exists()
+    printed = capsys.readouterr().out
+    assert "lacks features, which a run makes first; tried with data.features=live" in printed
+    assert "largest micro-batch: 4 dialogues" in printed
+    assert fit(load_config(*QUICK, *cached), tmp_path / "run") == 0
+    assert fit(load_config(*QUICK, *cached, "preflight=only", "trainer.max_steps=3"), tmp_path / "run") == 0
+    assert "lacks features" not in capsys.readouterr().out
 
 
 def test_only_keeps_the_list_of_what_is_too_long(tmp_path: Path) -> None:
