@@ -21,7 +21,7 @@ from typing import Any
 
 from data_prep.arguments import at_least_one, command_line
 from data_prep.resumable import Task, digest, run_tasks, write_whole
-from omnichat.data.store_check import Found, Options, Part, check_part, parts_of, reasons, twice
+from omnichat.data.store_check import Found, Options, Part, check_part, parts_of, prompt_of, reasons, twice
 from omnichat.dialogue import DataError
 from omnichat.prompt import INPUTS
 from omnichat.secrets import mask_output, masked
@@ -40,12 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokenizer = given.tokenizer / "tokenizer.json" if given.tokenizer is not None else None
     if tokenizer is not None and not tokenizer.is_file():
         parser.error(f"no file {tokenizer}; --tokenizer takes the folder of a Llama-3 model")
+    options = Options(given.decode, tokenizer, given.max_tokens, given.input)
     try:
+        prompt_of(options)  # a tokenizer that cannot be used is no fault of the store
         parts, faults = parts_of(given.store)
     except DataError as error:
         parser.error(str(error))
     try:
-        splits = check(parts, Options(given.decode, tokenizer, given.max_tokens, given.input), given.workers, faults)
+        splits = check(parts, options, given.workers, faults)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (DataError, OSError) as error:

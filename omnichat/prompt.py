@@ -9,6 +9,7 @@ A user message holds audio slots, one per query of each window, and/or the trans
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -277,6 +278,19 @@ class Prompt:
             out.add(self._style_piece(number, known.get(name, UNKNOWN)), STYLE_TARGET if taught else NO_TARGET)
             out.style_fields |= {name} if taught else set()
         out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a tokenizer.json.
+
+    Raises:
+        DataError: `bad_tokenizer`.
+    """
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing else
+        message = f"cannot be read as a tokenizer ({error}); copy the model's folder again"
+        raise DataError("bad_tokenizer", message, str(path)) from None
 
 
 def parse_reply(text: str) -> Reply:

@@ -115,3 +115,10 @@ def test_the_first_dialogues_of_a_source_are_nested_subsets(stores: Path, prompt
     assert found[3] < found[6] < found[9]
     with pytest.raises(DataError, match="too_few_dialogues"):
         build_data(load_config(*BASE, path, "++data.first.synthetic=10"), prompt, None)
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    """The library raises plain `Exception`, which no program takes for a fault of the user's files."""
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match=r"tokenizer\.json: cannot be read as a tokenizer \(EOF.*\[bad_tokenizer\]"):
+        build_prompt(load_config(*BASE, "data.synthetic=x", f"model.llm.checkpoint={tmp_path}"))

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,16 +16,21 @@ from omnichat.models.llm import add_lora, load_llm
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.published import PUBLISHED, checkpoint_name, published_expert, published_llama
-from omnichat.prompt import Prompt
+from omnichat.prompt import Prompt, load_tokenizer
 from omnichat.recipes import locate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build_prompt(config: RunConfig) -> Prompt:
-    """The prompt of a run, with the LLM's own tokenizer."""
+    """The prompt of a run, with the LLM's own tokenizer.
+
+    Raises:
+        DataError: `bad_tokenizer`.
+        ValueError: the tokenizer is not one of Llama-3.
+    """
     assert config.model.llm.checkpoint is not None, "materialise() gives a random model its checkpoints"
-    tokenizer = Tokenizer.from_file(str(locate(config.model.llm.checkpoint) / "tokenizer.json"))
+    tokenizer = load_tokenizer(locate(config.model.llm.checkpoint) / "tokenizer.json")
     data = config.data
     return Prompt(
         tokenizer,

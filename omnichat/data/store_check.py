@@ -13,15 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.faults import SHORTEST_SPEECH, audio_faults, duplicate_id
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, read_info
 from omnichat.data.mapped import MappedShard, verify_shard
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError, Dialogue
-from omnichat.prompt import Input, Prompt
+from omnichat.prompt import Input, Prompt, load_tokenizer
 
 PART_ROWS = 200  # of a JSONL file; a shard is a part of its own
 _CONTROL = re.compile(r"<\|[^|<>]{1,40}\|>")
@@ -232,8 +230,20 @@ def _opened_once(path: Path, size: int, changed: int) -> Store:
 
 
 @lru_cache(maxsize=1)
-def _prompt(tokenizer: Path, max_tokens: int | None, input: Input) -> Prompt:
-    return Prompt(Tokenizer.from_file(str(tokenizer)), input=input, max_tokens=max_tokens)
+def prompt_of(options: Options) -> Prompt | None:
+    """What renders dialogues to tell their lengths; nothing without a tokenizer.
+
+    Raises:
+        DataError: `bad_tokenizer`.
+    """
+    if options.tokenizer is None:
+        return None
+    try:
+        return Prompt(load_tokenizer(options.tokenizer), input=options.input, max_tokens=options.max_tokens)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError("bad_tokenizer", str(error), str(options.tokenizer)) from None
 
 
 def _check_row(part: Part, rows: MappedShard | Store, row: int, options: Options, found: Found) -> None:
@@ -257,9 +267,10 @@ def _check_row(part: Part, rows: MappedShard | Store, row: int, options: Options
     found.ids.append((dialogue.id, number))
     notices: list[DataError] = []
     faults = audio_faults(dialogue, options.decode, every_role=True, shortest=SHORTEST_SPEECH, notices=notices)
-    if options.tokenizer is not None and not faults:
+    prompt = prompt_of(options)
+    if prompt is not None and not faults:
         try:
-            _prompt(options.tokenizer, options.max_tokens, options.input).render(dialogue)
+            prompt.render(dialogue)
         except DataError as error:
             faults += error.all()
     found.faults += [record(fault) for fault in faults]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from data_prep.check import MAX_SHOWN, main
 from tests.data.bad_input import CASES, Draft, sound_record, turn_is
@@ -90,6 +92,19 @@ def test_wrong_usage_ends_with_2(arguments: list[str], tmp_path: Path, capsys: p
         main([argument.format(tmp_path) for argument in arguments])
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "said"), [("{", "cannot be read as a tokenizer"), (None, "the tokenizer lacks")])
+def test_a_tokenizer_that_cannot_be_used_is_wrong_usage(
+    content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no fault of any dialogue; and it ended in a traceback, for a tokenizer of another model too."""
+    Draft(tmp_path / "store").write()
+    (tmp_path / "tokenizer.json").write_text(Tokenizer(BPE()).to_str() if content is None else content)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "store"), "--tokenizer", str(tmp_path), "--max-tokens", "500"])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_whatever_is_broken_takes_one_line_of_bounded_length(
