@@ -222,7 +222,7 @@ def _judge_run(
 
     def ask(together: Sequence[Question]) -> list[dict[str, Any]]:
         first = together[0]
-        found = endpoint.ask_for(len(together), first.messages, "verdict", form, check, first.repeat)
+        found = endpoint.ask(first.messages, "verdict", form, check, first.repeat, len(together))
         return [
             _record(question, one.content)
             | {"served": one.served, "tokens": [one.prompt_tokens, one.completion_tokens], "attempts": one.attempts}

@@ -49,7 +49,10 @@ def write_report(run_dir: Path | str, config: ScoredConfig, title: str = "", bes
     """
     run_dir = Path(run_dir)
     scores = read_scores(run_dir)
-    others = {Path(folder).name: read_scores(folder) for folder in beside}
+    names = Counter(Path(folder).name for folder in beside)
+    others = {
+        Path(folder).name if names[Path(folder).name] == 1 else str(folder): read_scores(folder) for folder in beside
+    }
     answers = read_answers(run_dir / REPLIES)
     counts = Counter(answer.split for answer in answers)
     if scores.get("model") != answers[0].model or any(

@@ -95,32 +95,26 @@ class Endpoint:
         return threading.Event()  # set once the server has given fewer answers than one request asked for
 
     def ask(
-        self, messages: Messages, name: str, schema: Mapping[str, Any], check: Callable[[str], Checked], seed: int = 0
-    ) -> Answered[Checked]:
-        """Ask until the answer passes `check`; see `ask_for`."""
-        return self.ask_for(1, messages, name, schema, check, seed)[0]
-
-    def ask_for(
         self,
-        count: int,
         messages: Messages,
         name: str,
         schema: Mapping[str, Any],
         check: Callable[[str], Checked],
         seed: int = 0,
+        count: int = 1,
     ) -> list[Answered[Checked]]:
-        """Ask for several answers to one question (`n`) until one or more pass `check`; at most `count` are given.
+        """Ask for `count` answers to one question until one or more pass `check`; at most so many are given.
 
         There may be fewer: a server gives one whatever it is asked for, or refuses such requests, and is then asked for
         one each time; or some answers are not as they should be.
 
         Args:
-            count: of the answers that are wanted.
             messages: of the chat.
             name: of the schema.
             schema: JSON schema of the answer.
             check: the content as it is wanted; raises ValueError for what is not.
             seed: of the model; each further attempt has another, so that nonsense need not come again.
+            count: of the answers that are wanted, by one request (`n`).
 
         Returns:
             The answers. The first has the tokens of the whole request, the others none.

@@ -233,6 +233,8 @@ class _Training:
     def _gradients(self, drawn: Sequence[tuple[int, int]]) -> float:
         """Add the gradients of the summed cross entropy of moments (source, number); returns the sum."""
         self.current = list(drawn)
+        # Heard one by one: in batches their last digits differ, and a run that goes on would draw up other batches than
+        # one that was never stopped.
         frames = [self._heard(source).frames([number]) for source, number in drawn]
         wanted = torch.cat([self._heard(source).wanted([number]) for source, number in drawn])
         logits = self.model({name: torch.cat([one[name] for one in frames]) for name in frames[0]})

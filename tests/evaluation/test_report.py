@@ -179,6 +179,22 @@ def test_another_run_stands_beside(scored: Path, config: RunConfig, tmp_path: Pa
     assert "guess 33.3, twin 58.3" in text
 
 
+def test_runs_of_one_name_stand_beside_each_other(scored: Path, config: RunConfig, tmp_path: Path) -> None:
+    """Seeds in folders of their own often share a name; one of two columns went missing without a word."""
+    beside = []
+    for number, value in enumerate((0.123, 0.456)):
+        folder = tmp_path / str(number) / "same"
+        folder.mkdir(parents=True)
+        scores = json.loads((scored / SCORES).read_text())
+        scores["splits"]["scripts"]["metrics"]["bleu"]["value"] = value
+        (folder / SCORES).write_text(json.dumps(scores))
+        beside.append(folder)
+    html = write_report(scored, config, beside=beside).read_text()
+    assert "12.3" in html
+    assert "45.6" in html
+    assert all(str(folder) in html for folder in beside)
+
+
 def test_a_run_that_hears_nothing(run_dir: Path, config: RunConfig, answers: list[Answer]) -> None:
     """input=text has no gates; nor need there be metrics of the training."""
     write_answers(run_dir / REPLIES, [replace(answer, gates={}) for answer in answers])
