@@ -8,6 +8,7 @@ and gender are not given.
 """
 
 import csv
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -81,7 +82,8 @@ def _rows(path: Path) -> list[tuple[int, Row]]:
 def _audio_folder(source: Path, root: Path, names: list[str]) -> Path | None:
     """Where the recordings are, in SRC or a folder of it; None where there are none at all."""
     for folder in dict.fromkeys([root, source, *sorted(path for path in source.glob("*") if path.is_dir())]):
-        if any((folder / name).is_file() for name in names if name and not name.startswith(("/", "."))):
+        # Not Path.is_file, which raises for a name that no file system takes: one row must not stop the others.
+        if any(os.path.isfile(folder / name) for name in names if name and not name.startswith(("/", "."))):
             return folder
     return None
 

@@ -91,6 +91,12 @@ def test_a_row_that_cannot_be_used_is_rejected_with_its_line(
     assert reading.rejects[0].where.startswith(f"{tmp_path / 'train.csv'}:3")
 
 
+def test_a_name_that_no_file_system_takes_stops_no_other_row(tmp_path: Path) -> None:
+    """The search for the recordings asked the file system of every name, and ended with its error."""
+    corpus(tmp_path, {**ROW, "curr_audio_id": f"{'y' * 300}/c_1.wav"}, ROW)
+    assert [dialogue.id for dialogue in read(tmp_path).dialogues] == ["book_1/1", "book_1/2"]  # words only
+
+
 def test_another_table_is_refused(tmp_path: Path) -> None:
     """A table without our columns is not StyleTalk."""
     (tmp_path / "train.csv").write_text("diag_id,context\n1,A : x\n")
