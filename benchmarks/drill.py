@@ -3,7 +3,8 @@
 `python -m benchmarks.drill` trains a tiny run once in peace. Then it repeats it in trials: a child process trains, is
 killed by SIGKILL (at a random instant, or at a chosen point inside a save), and is started again, several times, until
 it may finish. After each kill the newest checkpoint has to be valid and at most one save interval behind the steps on
-record; at the end weights and moments have to have the hashes of the undisturbed run.
+record; at the end weights and moments have to have the hashes of the undisturbed run, and the losses on record have to
+be its losses.
 
 The children are forked from this process, which has imported everything and started no thread.
 """
@@ -33,7 +34,7 @@ from omnichat.training.resume import CheckpointWriter
 STEPS, SAVE_EVERY = 10, 2
 OVERRIDES = (
     "recipe=smoke", "run_name=drill", "data.made_up=16", "trainer.validate_every=0", "trainer.warmup_steps=1",
-    f"trainer.max_steps={STEPS}", f"trainer.save_every={SAVE_EVERY}", "trainer.keep_last=2",
+    f"trainer.max_steps={STEPS}", f"trainer.save_every={SAVE_EVERY}", "trainer.keep_last=2", "trainer.log_every=3",
 )  # fmt: skip
 KILLS_A_TRIAL = 5
 PATIENCE = 120  # s; a child that takes longer hangs
@@ -78,6 +79,11 @@ def hashes(run_dir: Path) -> dict[str, str]:
     """Of the weights and moments after the last step."""
     tensors = checkpoint.load_checkpoint(run_dir / CHECKPOINTS / str(STEPS)).tensors
     return {stem: checkpoint.tensors_sha256(group) for stem, group in tensors.items()}
+
+
+def losses(run_dir: Path) -> list[tuple[float, float | None]]:
+    """Of every step on record."""
+    return [(record["step"], record.get("loss/total")) for record in read_metrics(run_dir)]
 
 
 def start(config: RunConfig, run_dir: Path, before: Callable[[], Any] = lambda: None) -> int:
@@ -174,6 +180,8 @@ def trial(config: RunConfig, run_dir: Path, expected: dict[str, str], draw: rand
         outcome.faults.append(f"{run_dir.name}: did not finish after its kills, see {run_dir.with_suffix('.log')}")
     elif hashes(run_dir) != expected:
         outcome.faults.append(f"{run_dir.name}: its final weights or moments differ from the undisturbed run's")
+    elif losses(run_dir) != losses(run_dir.parent / "undisturbed"):
+        outcome.faults.append(f"{run_dir.name}: its record of losses is not the undisturbed run's")
     if note.exists():
         for name in note.read_text().split("\n")[:-1]:
             outcome.where[name] = outcome.where.get(name, 0) + 1

@@ -22,7 +22,8 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # that came to this process
+        self._agreed: int | None = None  # that the run ends with
         self._group: Any = None
 
     def install(self) -> None:
@@ -50,11 +51,14 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Whether a signal has come to any rank. Every rank has to ask, at the same step: saving needs all of them."""
+        asked = self.signal or 0
         if self._group is not None:
-            asked = torch.tensor([self.signal or 0])
-            distributed.all_reduce(asked, op=distributed.ReduceOp.MAX, group=self._group)
-            self.signal = int(asked) or None
-        return self.signal is not None
+            most = torch.tensor([asked])
+            distributed.all_reduce(most, op=distributed.ReduceOp.MAX, group=self._group)
+            asked = int(most)
+        # What came while this rank waited for the others stays noted, and is told at the next step.
+        self._agreed = asked or None
+        return self._agreed is not None
 
     def exit_code(self, step: int, first: bool) -> int:
         """How the run ended: 0, or 128 and the signal, after saying so and putting SLURM's job back into its queue.
@@ -63,12 +67,12 @@ class StopRequest:
             step: the last that was trained, and saved.
             first: whether this is the rank that speaks for all.
         """
-        if self.signal is None:
+        if self._agreed is None:
             return 0
-        print(f"stopped by signal {self.signal} at step {step}, saved; the same command goes on", flush=True)
-        if self.signal == signal.SIGUSR1 and first:
+        print(f"stopped by signal {self._agreed} at step {step}, saved; the same command goes on", flush=True)
+        if self._agreed == signal.SIGUSR1 and first:
             requeue()
-        return 128 + self.signal
+        return 128 + self._agreed
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         # Only a flag: work inside a signal handler can fall into the middle of a save (Lightning issue 21406).

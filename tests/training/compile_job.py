@@ -1,10 +1,16 @@
-"""Two processes, compiled and not: `torchrun --nproc-per-node 2 compile_job.py OUT ENGINE...`."""
+"""Two processes, compiled and not: `torchrun --nproc-per-node 2 compile_job.py OUT ENGINE...`.
+
+Prints after each run how many graphs have been compiled so far.
+"""
 
 import sys
 from pathlib import Path
 
+from torch._dynamo.utils import counters
+
 from omnichat.config import load_config
 from omnichat.training.fit import fit
+from omnichat.training.ranks import is_first
 from tests.training.engines_job import CUT, QUICK
 
 
@@ -15,6 +21,8 @@ def main() -> None:
         for choice in ("false", "true"):
             overrides = (*CUT, f"trainer.strategy={engine}", f"trainer.compile={choice}", "trainer.max_steps=3")
             assert fit(load_config(*QUICK, "trainer.validate_every=0", *overrides), out / f"{engine}_{choice}") == 0
+            if is_first():
+                print(f"{engine} {choice}: {counters['stats']['unique_graphs']} graphs", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two ranks of `train.py`, of which one is killed or stopped in mid-run: `python lost_rank_job.py RUN_DIR kill|stop`.
+"""Two ranks of `train.py`, of which one is killed, stopped or asked to end: `python lost_rank_job.py RUN_DIR HOW`.
 
 Run by test_lost_rank.py. Ends as the other rank does. Both are forked from here, where everything is imported once.
 """
@@ -75,7 +75,7 @@ def end_of(rank: int, seconds: float) -> int:
     return 99
 
 
-def kill(run_dir: Path, port: int) -> int:
+def kill(run_dir: Path, port: int, number: int = signal.SIGKILL) -> int:
     """The other rank's exit code."""
     ranks = [start(rank, run_dir, port, "trainer.max_steps=5000") for rank in (0, 1)]
     while not (run_dir / "metrics.jsonl").exists():
@@ -83,8 +83,13 @@ def kill(run_dir: Path, port: int) -> int:
             os.kill(ranks[1], signal.SIGKILL)
             return 98  # it did not even begin
         time.sleep(0.05)
-    os.kill(ranks[1], signal.SIGKILL)
+    os.kill(ranks[1], number)
     return end_of(ranks[0], PATIENCE)
+
+
+def end(run_dir: Path, port: int) -> int:
+    """The exit code of the rank that no signal was sent to."""
+    return kill(run_dir, port, signal.SIGTERM)
 
 
 def stop(run_dir: Path, port: int) -> int:
@@ -115,7 +120,7 @@ def main(run_dir: Path, how: str) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return {"kill": kill, "stop": stop}[how](run_dir, port)
+    return {"kill": kill, "stop": stop, "end": end}[how](run_dir, port)
 
 
 if __name__ == "__main__":

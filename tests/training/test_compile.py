@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def losses(run_dir: Path) -> list[float]:
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["ddp", "fsdp", "deepspeed_stage_2"])
+@pytest.mark.parametrize("engine", ["ddp", "fsdp", "deepspeed_stage_2", "deepspeed_stage_3"])
 def test_losses_are_those_without(engine: str, tmp_path: Path) -> None:
     """An engine's hooks, casts or rounds of communication could break what is compiled, or be left out of it."""
     if engine.startswith("deepspeed"):
@@ -34,6 +35,9 @@ def test_losses_are_those_without(engine: str, tmp_path: Path) -> None:
         [*command, str(JOB), str(tmp_path), engine], capture_output=True, text=True, timeout=580, env=environment
     )
     assert ran.returncode == 0, ran.stderr[-8000:]
+    graphs = [int(count) for count in re.findall(r"^\w+ (?:false|true): (\d+) graphs$", ran.stdout, re.MULTILINE)]
+    assert graphs[0] == 0
+    assert graphs[1] >= 2, "the layers and the loss"
     compiled = losses(tmp_path / f"{engine}_true")
     assert len(compiled) == 3
     assert compiled == pytest.approx(losses(tmp_path / f"{engine}_false"), rel=1e-5)

@@ -1,4 +1,7 @@
-"""One of two ranks is killed: the other ends by itself, and says why. One is stopped: it is named, and waited for."""
+"""One of two ranks is killed: the other ends by itself, and says why. One is stopped: it is named, and waited for.
+
+One is asked to end: both do, at the same step, after a save.
+"""
 
 import json
 import os
@@ -7,6 +10,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from omnichat.checkpoint import load_checkpoint
 
 JOB = Path(__file__).with_name("lost_rank_job.py")
 
@@ -25,6 +30,16 @@ def test_a_killed_rank_ends_the_others(tmp_path: Path) -> None:
     assert "rank 0: the connection to another rank is gone" in ran.stderr
     assert "goes on from the last checkpoint" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_rank_that_is_asked_to_end_ends_all_of_them_after_a_save(tmp_path: Path) -> None:
+    """A scheduler that signals one process of a job: the others must not save at another step, nor wait for it."""
+    ran = two_ranks(tmp_path / "run", "end")
+    assert ran.returncode == 143, ran.stdout + ran.stderr
+    assert "stopped by signal 15 at step" in ran.stdout
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert int(saved.name) == last["step"] == load_checkpoint(saved).step
 
 
 def test_a_stopped_and_a_late_rank_are_named_and_waited_for(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import distributed
 
 from omnichat.config import load_config
 from omnichat.training.callbacks import Checkpointer
 from omnichat.training.fit import fit
 from omnichat.training.resume import CheckpointWriter
+from omnichat.training.stopping import StopRequest
 
 QUICK = ("recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.max_steps=6", "trainer.save_every=0")
 
@@ -44,6 +46,18 @@ def test_a_signal_ends_the_run_after_this_step_and_a_save(
     assert fit(load_config(*QUICK), tmp_path) == code
     assert saved(tmp_path) == [2]
     assert signal.getsignal(number) is handler
+
+
+def test_a_signal_that_comes_while_ranks_agree_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank waits there for the slowest; what came meanwhile was overwritten by what the others had not heard yet."""
+    stop = StopRequest()
+    stop._group = "of all ranks"
+    monkeypatch.setattr(distributed, "all_reduce", lambda *_, **__: stop._note(signal.SIGTERM, None))
+    assert not stop.agreed()
+    assert stop.exit_code(1, True) == 0
+    monkeypatch.setattr(distributed, "all_reduce", lambda *_, **__: None)
+    assert stop.agreed()
+    assert stop.exit_code(2, True) == 143
 
 
 def validations(run_dir: Path) -> dict[int, float]:
