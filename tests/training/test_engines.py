@@ -132,6 +132,9 @@ def test_what_is_counted_does_not_depend_on_where_the_weights_are(runs: Path) ->
 def test_losses_are_those_of_one_process_also_after_going_on_with_another_engine(runs: Path, engine: str) -> None:
     """Moments, their step and the float32 weights have to survive the way from one engine's shards to another's."""
     assert losses(runs / engine) == pytest.approx(losses(runs / "one"), rel=1e-4)
+    validated = losses(runs / "one", "validation/total")
+    assert len(validated) == 2
+    assert losses(runs / engine, "validation/total") == pytest.approx(validated, rel=1e-4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
