@@ -60,31 +60,31 @@ VARIANTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     AS_IT_IS: nullcontext,
     "inference_mode": torch.inference_mode,
     "padded by half at most": lambda: padding_up_to(0.5),
+    "padded by an eighth at most": lambda: padding_up_to(0.125),
     "attention by cuDNN": cudnn_attention,
     COMPILED: nullcontext,
 }
 
 
-def costs(
-    expert: Encoder, waves: Tensor, lengths: Sequence[int], warmup: int, count: int
-) -> Iterator[tuple[str, Cost]]:
-    """The expert as it is, then each change alone; (A, S) waves lie on the device, (A,) lengths on the host."""
-    usual, needed = expert.encode(waves, lengths)[0].float(), float(sum(encoder_flops(expert, n) for n in lengths))
-    for name, context in VARIANTS.items():
-        compile_layers(expert, name == COMPILED)
-        with context():
+def cost(expert: Encoder, change: str, waves: Tensor, lengths: Sequence[int], warmup: int, count: int) -> Cost:
+    """The expert with one change of `VARIANTS`; (A, S) waves lie on the device, (A,) lengths on the host."""
+    usual = expert.encode(waves, lengths)[0].float()
 
-            def run(number: int, clock: Clock) -> None:
-                expert.encode(waves, lengths)
-                clock.mark("experts")
+    def run(number: int, clock: Clock) -> None:
+        expert.encode(waves, lengths)
+        clock.mark("experts")
 
+    compile_layers(expert, change == COMPILED)
+    try:
+        with VARIANTS[change]():
             seconds = time_steps(run, warmup, count, waves.device).median
             frames = expert.encode(waves, lengths)[0].float()
             kernels, busy = _kernels(expert, waves, lengths) if waves.is_cuda else (0, 0.0)
             padded = expert.padding(lengths, waves.device)
-        gap = float((frames - usual).norm() / usual.norm())
+    finally:
         compile_layers(expert, False)
-        yield name, Cost(seconds, needed, padded, gap, kernels, busy)
+    needed = float(sum(encoder_flops(expert, length) for length in lengths))
+    return Cost(seconds, needed, padded, float((frames - usual).norm() / usual.norm()), kernels, busy)
 
 
 def _kernels(expert: Encoder, waves: Tensor, lengths: Sequence[int]) -> tuple[int, float]:
