@@ -47,6 +47,11 @@ def secret_values(environment: Mapping[str, str] | None = None) -> list[str]:
     return sorted(values, key=len, reverse=True)
 
 
+def can_be_sent(key: str) -> bool:
+    """Whether a key can stand in a header: an HTTP library that cannot send one says so with the key, escaped."""
+    return key.isascii() and key.isprintable()
+
+
 def masked(value: Any) -> Any:
     """The same text, list or mapping with `[masked]` in place of what looks like a key, token or password.
 

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError, Reject, Retry
 from omnichat.metrics.endpoint import declined
-from omnichat.secrets import MASK, masked
+from omnichat.secrets import MASK, can_be_sent, masked
 
 if TYPE_CHECKING:
     import httpx
@@ -144,7 +144,7 @@ class Server:
         """Make the connection pool.
 
         Raises:
-            BackendError: the key's variable is empty.
+            BackendError: the key's variable is empty, or holds what no key can.
         """
         import httpx
 
@@ -152,6 +152,9 @@ class Server:
         self._key = os.environ.get(settings.api_key_env, "") if settings.api_key_env else ""
         if settings.api_key_env and not self._key:
             raise BackendError(f"the {self.what}'s key is missing: set the environment variable {settings.api_key_env}")
+        if not can_be_sent(self._key):
+            message = "holds what no key can: the end of a line, or a letter that is not ASCII; correct it"
+            raise BackendError(f"the {self.what}'s key: {settings.api_key_env} {message}")
         here: dict[str, httpx.AsyncBaseTransport | None] = {"all://localhost": None, "all://127.0.0.1": None}
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},

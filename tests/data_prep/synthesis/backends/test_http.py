@@ -139,6 +139,16 @@ def test_a_key_comes_from_the_environment_and_stays_out_of_messages(monkeypatch:
             post(settings(fake, api_key_env="OUR_LLM"))
 
 
+@pytest.mark.parametrize("key", ["very-private-value\r", "very-private-value\n", "“very-private-value”"])
+def test_a_key_that_can_be_none_is_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """httpx refuses it in words that hold it, escaped, so that no mask finds it."""
+    monkeypatch.setenv("OUR_LLM", key)
+    with FakeServer() as fake:
+        with pytest.raises(BackendError, match="OUR_LLM holds what no key can") as error:
+            post(settings(fake, api_key_env="OUR_LLM"))
+        assert "private" not in str(error.value)
+
+
 def test_a_dead_endpoint_is_left_alone_and_the_other_does_the_work() -> None:
     """One of two servers down must cost neither items nor a timeout for each."""
     with FakeServer(always="500") as dead, FakeServer() as alive:
