@@ -196,13 +196,23 @@ def list_checkpoints(folder: Path | str) -> list[Path]:
 
 
 def mark_best(folder: Path | str, step: int, metric: str, value: float) -> None:
-    """Note, durably, that the checkpoint of `step` has the best `metric` so far: `purge` never deletes it."""
+    """Note, durably, that the checkpoint of `step` has the best `metric` so far: `purge` never deletes it.
+
+    Raises:
+        CheckpointError: the disk refuses; the note before stays.
+    """
     folder = Path(folder)
     partial = folder / f"{TEMPORARY}{BEST}"
-    partial.write_text(json.dumps({"step": step, "metric": metric, "value": value}), encoding="utf-8")
-    _flush(partial)
-    partial.rename(folder / BEST)
-    _flush(folder)
+    try:
+        partial.write_text(json.dumps({"step": step, "metric": metric, "value": value}), encoding="utf-8")
+        _flush(partial)
+        partial.rename(folder / BEST)
+        _flush(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / BEST}: that step {step} is the best could not be written ({error.strerror}); free disk space, "
+            "and the same command goes on from the last checkpoint"
+        ) from None
 
 
 def best(folder: Path | str) -> tuple[Path, float] | None:

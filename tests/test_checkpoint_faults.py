@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from omnichat import checkpoint
-from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, purge, save_checkpoint
+from omnichat.checkpoint import CheckpointError, best, load_checkpoint, mark_best, newest_valid, purge, save_checkpoint
 from tests.disk import files_up_to
 
 TENSORS = {"mixformer": {"w": torch.arange(600.0)}, "optimizer": {"w.exp_avg": torch.arange(600.0) / 7}}
@@ -135,6 +135,16 @@ def test_a_disk_that_refuses_leaves_what_was_there(size: int, tmp_path: Path) ->
         save_checkpoint(tmp_path, 2, large, {})
     assert os.listdir(tmp_path) == ["1"]
     assert newest_valid(tmp_path) == (tmp_path / "1", [])
+
+
+def test_a_note_of_the_best_that_the_disk_refuses_is_named(tmp_path: Path) -> None:
+    """The note before must stay, and no bare OSError end the run."""
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    mark_best(tmp_path, 1, "validation/total", 0.5)
+    with files_up_to(3), pytest.raises(CheckpointError, match=r"best\.json: that step 2 is the best .*File too large"):
+        mark_best(tmp_path, 2, "validation/total", 0.25)
+    assert best(tmp_path) == (tmp_path / "1", 0.5)
 
 
 def test_the_clock_does_not_choose_the_newest(tmp_path: Path) -> None:
