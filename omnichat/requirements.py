@@ -71,7 +71,7 @@ def _packages(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"trainer.strategy={config.trainer.strategy}", "deepspeed"
     if config.model.llm.quantization is not None:
         yield f"model.llm.quantization={config.model.llm.quantization}", "bitsandbytes"
-    if config.logger.tensorboard:
+    if config.logger.tensorboard is True:
         yield "logger.tensorboard=true", "tensorboard"
-    if config.logger.wandb.mode != "disabled":
+    if config.logger.wandb.mode in ("offline", "online"):
         yield f"logger.wandb.mode={config.logger.wandb.mode}", "wandb"

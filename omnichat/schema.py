@@ -163,7 +163,7 @@ class WandbConfig(Section):
 class LoggerConfig(Section):
     """`logger`; `metrics.jsonl` is always written."""
 
-    tensorboard: bool
+    tensorboard: bool | Literal["auto"]
     wandb: WandbConfig
 
 

@@ -1,6 +1,7 @@
 """Where metrics go: `metrics.jsonl` always, TensorBoard and W&B by config."""
 
 import contextlib
+import importlib.util
 import json
 import netrc
 import os
@@ -24,6 +25,7 @@ from omnichat.config import RunConfig
 from omnichat.run_folder import METRICS
 from omnichat.secrets import masked
 from omnichat.training.guard import TrainingError
+from omnichat.training.ranks import is_first
 from omnichat.training.tensorboard import TensorBoard
 
 QUEUE = 1000  # records that wait for W&B: a few MB
@@ -212,10 +214,18 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def build_loggers(config: RunConfig, run_dir: Path, first_step: int) -> list[Logger]:
-    """The loggers that `config.logger` asks for; W&B runs offline where there is no key."""
+    """The loggers that `config.logger` asks for; W&B runs offline where there is no key.
+
+    What is left to the machine (`auto`) and is not installed is said, and the run goes on without.
+    """
+    asked = {"tensorboard": config.logger.tensorboard, "wandb": config.logger.wandb.mode}
+    absent = [name for name, how in asked.items() if how == "auto" and importlib.util.find_spec(name) is None]
+    if absent and is_first():
+        extras = ",".join(absent)
+        print(f"no {' nor '.join(absent)} here (pip install -e '.[{extras}]'): {METRICS} has the metrics", flush=True)
     loggers: list[Logger] = [JsonLinesLogger(run_dir / METRICS, first_step)]
-    if config.logger.tensorboard:
+    if config.logger.tensorboard and "tensorboard" not in absent:
         loggers.append(TensorBoard(run_dir))
-    if config.logger.wandb.mode != "disabled":
+    if config.logger.wandb.mode != "disabled" and "wandb" not in absent:
         loggers.append(WandbProcess(run_dir, config))
     return loggers

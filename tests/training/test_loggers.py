@@ -1,5 +1,6 @@
 """Metrics reach TensorBoard and W&B where a config asks for it, and metrics.jsonl always."""
 
+import importlib.util
 import io
 import json
 import os
@@ -17,8 +18,9 @@ import pytest
 import soundfile
 
 from omnichat.config import load_config
+from omnichat.requirements import missing
 from omnichat.training.fit import fit
-from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess
+from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess, build_loggers
 from omnichat.training.reply_panels import COLUMNS, ROWS
 from omnichat.training.tensorboard import TensorBoard
 from tests.wandb_file import read_wandb
@@ -92,15 +94,34 @@ def test_tensorboard(tmp_path: Path) -> None:
         assert np.abs(heard - original).max() < 1e-3
 
 
+def test_full_size_recipes_fill_dashboards_where_they_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A day of eight GPUs must not end without a curve, nor be refused for a package that only shows one."""
+    recipes = ("dailytalk", "dailytalk_alpha_sweep", "sharechat_emotion", "sharechat_audio", "sharechat_music")
+    modes = [(one.tensorboard, one.wandb.mode) for one in (load_config(f"recipe={name}").logger for name in recipes)]
+    assert modes == [("auto", "auto")] * 5
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in ("tensorboard", "wandb") else found(name)
+    )
+    config = load_config(*QUICK, "logger=dashboards")
+    assert missing(config) == []
+    assert len(missing(load_config(*QUICK, "logger.tensorboard=true", "logger.wandb.mode=offline"))) == 2
+    assert [type(logger) for logger in build_loggers(config, tmp_path, 0)] == [JsonLinesLogger]
+    assert "no tensorboard nor wandb here (pip install -e '.[tensorboard,wandb]')" in capsys.readouterr().out
+
+
 def test_wandb_without_a_key_stays_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """mode=auto on a machine without a key must neither ask for one nor wait for the network; replies can be heard."""
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    asked = ("logger.wandb.mode=auto", "trainer.validate_every=2", "trainer.generate_dialogues=4")
+    asked = ("logger=dashboards", "trainer.validate_every=2", "trainer.generate_dialogues=4")
     assert fit(load_config(*QUICK, *asked, *PANELLED), tmp_path / "run") == 0
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     folder = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert (tmp_path / "run" / "wandb" / "process.log").read_text() == ""
