@@ -55,12 +55,18 @@ class SkippedSteps:
             possible: False where the engine takes the step in any case.
 
         Raises:
-            TrainingError: three such steps in a row, or it cannot be left out.
+            TrainingError: three such steps in a row, or it cannot be left out; the disk refuses.
         """
         self._in_a_row += 1
         record = {"step": step, "rank": rank, "indices": list(indices), self.what: list(names)}
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path}: step {step}, whose gradients are not finite, cannot be noted ({error.strerror}); free "
+                "disk space, and the same command goes on from the last checkpoint"
+            ) from None
         where = f"step {step}: the gradients are not finite, {self.what} {', '.join(names[:8])} of rank {rank}"
         if not possible or self._in_a_row == IN_A_ROW:
             raise TrainingError(

@@ -2,7 +2,9 @@
 
 import json
 import platform
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,7 @@ from omnichat.run_folder import CHECKPOINTS
 from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
+from omnichat.training.ranks import is_first
 
 # What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
 FREE_SECTIONS = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")
@@ -28,14 +31,17 @@ FIXED_TRAINER_KEYS = ("dialogues_per_step", "tokens_per_step")
 
 
 class CheckpointWriter:
-    """Saves what is trained, its config, versions and the hashes of what is frozen; keeps the newest `keep_last`."""
+    """Saves what is trained, its config, versions and the hashes of what is frozen; keeps the newest `keep_last`.
+
+    A thread hashes from the start on: a stop before the first save may not give the time to read 20 GB of weights.
+    """
 
     def __init__(self, config: RunConfig, folder: Path, stream: str, style_fields: tuple[str, ...] = ()) -> None:
         self.config = config
         self.stream = stream
         self.style_fields = style_fields
         self.folder = folder
-        self._frozen: dict[str, dict[str, str]] | None = None
+        self._frozen = _Later(lambda: frozen_identities(config)) if is_first() else None
 
     def __call__(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
         """Save the step that just ended: gathered from all ranks, written by rank 0.
@@ -53,13 +59,12 @@ class CheckpointWriter:
         Raises:
             CheckpointError: the disk refuses.
         """
-        if self._frozen is None:
-            self._frozen = frozen_identities(self.config)
+        assert self._frozen is not None, "the first process saves"
         state = {
             "config": self.config.model_dump(mode="json"),
             "stream": self.stream,
             "style_fields": self.style_fields,
-            "frozen": self._frozen,
+            "frozen": self._frozen.result(),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "lightning", "transformers", "peft")},
         }
@@ -76,6 +81,24 @@ class CheckpointWriter:
         """The lowest loss noted so far, infinite where there is none."""
         noted = checkpoint.best(self.folder)
         return noted[1] if noted is not None else float("inf")
+
+
+class _Later:
+    """What a function returns, found in a thread that ends with the process."""
+
+    def __init__(self, find: Callable[[], dict[str, dict[str, str]]]) -> None:
+        self._found: Future[dict[str, dict[str, str]]] = Future()
+        threading.Thread(target=self._find, args=(find,), name="hashes", daemon=True).start()
+
+    def _find(self, find: Callable[[], dict[str, dict[str, str]]]) -> None:
+        try:
+            self._found.set_result(find())
+        except BaseException as error:
+            self._found.set_exception(error)
+
+    def result(self) -> dict[str, dict[str, str]]:
+        """It, or what it raised; waits."""
+        return self._found.result()
 
 
 def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from omnichat.chat import load_run
 from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, save_checkpoint
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.dataset import DialogueDataset
+from omnichat.training import resume
 from omnichat.training.fit import fit
 from omnichat.training.guard import TrainingError
 from omnichat.training.loggers import JsonLinesLogger
@@ -209,6 +211,21 @@ def test_identities_follow_the_files(tmp_path: Path) -> None:
     beats = Path(before["beats"]["path"])
     beats.write_bytes(beats.read_bytes() + b"0")
     assert {name for name, identity in frozen_identities(made).items() if identity != before[name]} == {"beats"}
+
+
+def test_frozen_weights_are_hashed_before_the_first_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading 20 GB within the half minute that a stop may give could cost the run its only save."""
+    begun = threading.Event()
+
+    def refused(config: RunConfig) -> Any:
+        begun.set()
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(resume, "frozen_identities", refused)
+    writer = resume.CheckpointWriter(config(), tmp_path, "stream")
+    assert begun.wait(60)
+    with pytest.raises(PermissionError, match="not yours"):
+        writer.write(1, {})
 
 
 def test_the_second_of_two_runs_in_one_folder_is_refused_while_the_first_lives(tmp_path: Path) -> None:

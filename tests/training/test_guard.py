@@ -13,7 +13,7 @@ from omnichat.config import RunConfig, load_config
 from omnichat.models.omnichat import OmniChat
 from omnichat.training import module
 from omnichat.training.fit import fit
-from omnichat.training.guard import SKIPPED_FILE, TrainingError
+from omnichat.training.guard import SKIPPED_FILE, SkippedSteps, TrainingError
 from omnichat.training.module import OmniChatModule
 from tests.training.engines_job import plain_sgd
 
@@ -67,6 +67,15 @@ def test_a_step_that_is_not_finite_is_left_out(
     assert "step 2: the gradients are not finite" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["optim/skipped"] for line in lines] == [0, 1, 0]
+
+
+def test_a_disk_that_takes_no_note_of_a_left_out_step_is_named(tmp_path: Path) -> None:
+    """What was left out without a word would be missing from the data for ever."""
+    (tmp_path / SKIPPED_FILE).mkdir()
+    with pytest.raises(
+        TrainingError, match=r"skipped\.jsonl: step 3, .* cannot be noted \(Is a directory\); free disk"
+    ):
+        SkippedSteps(tmp_path).leave_out(3, 0, [1], ["a"], possible=True)
 
 
 def test_norms_of_the_gradients_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
