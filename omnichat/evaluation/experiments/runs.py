@@ -29,7 +29,13 @@ from omnichat.schema import RunConfig
 TRAINING, BASELINE = "train.py", "eval/baseline.py"
 STOPPED = 143  # exit code of a program that a SIGTERM ended
 ABOUT = "experiment.json"  # in a run's folder: what it is a run of
-NO_PART = ("run_name", "resume", "preflight", "threads", "logger")  # of what a run computes
+# How a run is computed, kept and shown, not what it computes: other devices or a later speed-up make nothing again.
+NO_PART = (
+    *("run_name", "resume", "preflight", "threads", "logger", "evaluation.batch_size"),
+    *("data.num_workers", "data.features_dir", "trainer.micro_batch", "trainer.micro_batch_tokens"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
+    *("trainer.compile_experts", "trainer.shared_prefix", "trainer.activation_checkpointing", "trainer.log_every"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +133,7 @@ def _training(
     out: Path,
     states: "_States",
 ) -> Planned:
-    values = {key: value for key, value in config.model_dump(mode="json").items() if key not in NO_PART}
-    del values["evaluation"]["batch_size"]  # replies are the same in batches of any size
-    data = config.data
+    values, data = _without(config.model_dump(mode="json"), NO_PART), config.data
     paths = [data.synthetic, data.real, *(source.path for source in data.sources.values())]
     paths += [*data.val.values(), *data.test.values()]
     values["stores"] = {path: states[path] for path in paths if path is not None}
@@ -158,6 +162,15 @@ def _baseline(
         *(f"{key}={value}" for key, value in settings.items()),
     )
     return Planned(name, seed, folder, BASELINE, arguments)
+
+
+def _without(values: Mapping[str, Any], keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """Values of sections, without some dotted keys."""
+    return {
+        key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in values.items()
+        if prefix + key not in keys
+    }
 
 
 def _hash(values: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from omnichat.config import known_keys
 from omnichat.evaluation.experiments.definition import Experiment
 from omnichat.evaluation.experiments.results import value_of
-from omnichat.evaluation.experiments.runs import only, plan, run_all
+from omnichat.evaluation.experiments.runs import NO_PART, only, plan, run_all
 
 SMALL = (
     "trainer.max_steps=2", "trainer.save_every=0", "trainer.validate_every=0", "preflight=off",
@@ -93,6 +94,22 @@ def test_the_hash_knows_the_dialogues(tmp_path: Path) -> None:
         table = experiment(a={"set": [f"++data.val.val={store}"]})
         folders.append(plan(table, "tiny", [0], tmp_path)[0].folder)
     assert folders[0] == folders[2] != folders[1]
+
+
+def test_the_hash_knows_what_is_computed_and_not_how(tmp_path: Path) -> None:
+    """Weeks of runs would be made again on a node with other GPUs, or after an update that brought a key for speed."""
+
+    def folder(*keys: str) -> Path:
+        return plan(experiment(a={"set": [*keys]}), "tiny", [0], tmp_path)[0].folder
+
+    faster = [
+        f"trainer.{key}" for key in ("compile=true", "compile_experts=true", "shared_prefix=true", "micro_batch=2")
+    ]
+    where = ["trainer.accelerator=gpu", "trainer.devices=2", "trainer.strategy=ddp", "data.num_workers=3"]
+    assert folder() == folder(*faster) == folder(*where) == folder("data.features_dir=elsewhere", "trainer.log_every=9")
+    others = ("trainer.learning_rate=0.5", "trainer.precision=bf16-mixed", "data.made_up=4", "model.queries=2")
+    assert len({folder(), *(folder(key) for key in others)}) == 1 + len(others)
+    assert set(NO_PART) <= set(known_keys()) | {"logger"}
 
 
 def test_a_baseline_is_answered_once_for_all_seeds(tmp_path: Path) -> None:
