@@ -5,10 +5,11 @@ The service is a socket that accepts and never answers. Runs of `recipe=smoke`, 
 - share: of the CPU time of the process that trains, from the first step's end to the last one's, what the W&B logger's
   calls and its thread used; judged.
 - beside: steps while W&B's own processes run against steps while they are stopped, in turns of some steps within one
-  run, by the clock: what those processes take away. The median of the former over that of the latter; judged. Two runs
-  one after another differ by more than W&B could cost, because the machine does.
-- start: seconds more from the call to the end of the first step than in a run without W&B, the mean over pairs with its
-  95 % interval (Student's t); judged.
+  run, by the clock: what those processes take away. Each turn's median over that of the turns before and after it; the
+  mean with its 95 % interval (Student's t); judged. Two runs one after another differ by more than W&B could cost,
+  because the machine does.
+- start: seconds more from the call to the end of the first step than in a short run without W&B, the mean over pairs
+  with its interval; judged.
 - end: seconds more from the last step to the return, which waits for W&B for 30 s at most.
 
 What W&B's own processes use, once a run, is printed apart.
@@ -28,13 +29,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
 LIMIT = 0.01  # of the steps
 TURN = 10  # steps
+SHORT = 20  # steps without W&B
 SETTLED = 120  # steps, some 20 seconds: W&B has been imported and has given up connecting
 START = 5.0  # seconds
 # 97.5 % points of Student's t for 1, 2, ... degrees of freedom; beyond them the last, which is wider than need be.
@@ -46,42 +48,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.dead_wandb",
         description="CPU time and clock of training beside a W&B that never answers, against none.",
-        epilog="example: python -m benchmarks.dead_wandb --pairs 3 --steps 300",
+        epilog="example: python -m benchmarks.dead_wandb --pairs 3 --steps 600",
     )
     parser.add_argument("--pairs", type=int, default=3, metavar="N", help="pairs of runs (default: 3)")
-    parser.add_argument("--steps", type=int, default=300, metavar="N", help="steps of each run (default: 300)")
+    parser.add_argument("--steps", type=int, default=600, metavar="N", help="steps of a run beside W&B (default: 600)")
     parser.add_argument("--worker", choices=["none", "dead"], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.steps < SETTLED + 4 * TURN:
+    if not options.worker and options.steps < SETTLED + 4 * TURN:
         parser.error(f"--steps: at least {SETTLED + 4 * TURN}; the first {SETTLED} are not compared")
     if options.worker:
         print(json.dumps(_train(options.worker == "dead", options.steps)))
         return 0
-    shares, besides, starts = [], [], []
+    shares, besides, starts = [], list[float](), []
     for pair in range(options.pairs):
-        arms = ("none", "dead") if pair % 2 else ("dead", "none")
-        found = {arm: _in_process(arm, options.steps) for arm in arms}
-        none, dead = found["none"], found["dead"]
+        none, dead = _in_process("none", SHORT), _in_process("dead", options.steps)
         shares.append(dead["logger"] / dead["steps"])
-        besides.append(dead["running"] / dead["stopped"])
+        besides += against_neighbours(dead["turns"])
         starts.append(dead["start"] - none["start"])
         print(
-            f"pair {pair + 1}: {1e3 * none['running']:.1f} ms a step without W&B; with a dead one share "
-            f"{100 * shares[-1]:.3f} %; by the clock beside {besides[-1]:.4f}, start {starts[-1]:+.2f} s, end "
-            f"{dead['end'] - none['end']:+.1f} s; W&B's own processes used {dead['children']:.1f} s of CPU",
+            f"pair {pair + 1}: {1e3 * statistics.median(dead['turns']):.1f} ms a step; with a dead W&B share "
+            f"{100 * shares[-1]:.3f} %; by the clock start {starts[-1]:+.2f} s, end {dead['end'] - none['end']:+.1f} "
+            f"s; W&B's own processes used {dead['children']:.1f} s of CPU",
             flush=True,
         )
-    share, beside, start = statistics.median(shares), statistics.median(besides), _interval(starts)
-    verdicts = [_verdict((share, share, share), LIMIT), _verdict((beside, beside, beside), 1 + LIMIT)]
-    verdicts.append(_verdict(start, START))
+    share, beside, start = statistics.median(shares), _interval(besides), _interval(starts)
+    verdicts = [_verdict((share, share, share), LIMIT), _verdict(beside, math.log(1 + LIMIT)), _verdict(start, START)]
+    ratio, low, high = map(math.exp, beside)
     print(
-        f"{options.pairs} pairs of {options.steps} steps: "
+        f"{options.pairs} pairs, {options.steps} steps beside W&B: "
         f"share {100 * share:.3f} % ({100 * min(shares):.3f} to {100 * max(shares):.3f}; target <= {100 * LIMIT:g} %, "
-        f"{verdicts[0]}), beside {beside:.4f} ({min(besides):.4f} to {max(besides):.4f}; target <= {1 + LIMIT:g}, "
-        f"{verdicts[1]}), start {start[0]:+.2f} s ({start[1]:+.2f} to {start[2]:+.2f}; target <= {START:g}, "
-        f"{verdicts[2]}); load average {os.getloadavg()[0]:.1f}"
+        f"{verdicts[0]}), beside {ratio:.4f} ({low:.4f} to {high:.4f}, {len(besides)} turns of {TURN} steps; target <= "
+        f"{1 + LIMIT:g}, {verdicts[1]}), start {start[0]:+.2f} s ({start[1]:+.2f} to {start[2]:+.2f}; target <= "
+        f"{START:g}, {verdicts[2]}); load average {os.getloadavg()[0]:.1f}"
     )
     return 1 if "missed" in verdicts else 0
+
+
+def against_neighbours(turns: Sequence[float]) -> list[float]:
+    """Of every second value, from the second on, the logarithm over the mean of its two neighbours' logarithms.
+
+    What drifts from turn to turn as on a straight line counts for nothing.
+    """
+    logs = [math.log(one) for one in turns]
+    return [logs[k] - (logs[k - 1] + logs[k + 1]) / 2 for k in range(1, len(logs) - 1, 2)]
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -98,7 +107,7 @@ def _verdict(interval: tuple[float, float, float], limit: float) -> str:
     return "met" if high <= limit else "missed" if low > limit else "open"
 
 
-def _in_process(arm: str, steps: int) -> dict[str, float]:
+def _in_process(arm: str, steps: int) -> dict[str, Any]:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as hole:  # the kernel accepts; nobody ever answers
         address = f"http://127.0.0.1:{hole.getsockname()[1]}"
         environment = os.environ | {
@@ -109,13 +118,13 @@ def _in_process(arm: str, steps: int) -> dict[str, float]:
         }
         command = [sys.executable, "-m", "benchmarks.dead_wandb", "--worker", arm, "--steps", str(steps)]
         ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found
 
 
-def _train(dead: bool, steps: int) -> dict[str, float]:
+def _train(dead: bool, steps: int) -> dict[str, Any]:
     """CPU seconds of the steps, of the logger in them, of processes beside; by the clock the seconds to the end of the
-    first step, from the last one to the end, and of a step (median) with W&B's processes running and stopped.
+    first step, from the last one to the end, and of a step in each turn (median).
     """
     import lightning.pytorch as pl
 
@@ -127,16 +136,19 @@ def _train(dead: bool, steps: int) -> dict[str, float]:
     for name in ("log_metrics", "_feed"):  # what the steps call, and the thread that writes to W&B's process
         setattr(WandbProcess, name, _timed(getattr(WandbProcess, name), used))
     clock: list[tuple[float, float]] = []  # at the end of each step: CPU seconds, seconds
-    took: dict[bool, list[float]] = {True: [], False: []}  # seconds of steps, by whether W&B's processes ran
+    took: list[list[float]] = []  # seconds of steps by turns, W&B's processes stopped in the first, third, ...
 
     class Clock(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
             now = time.process_time(), time.perf_counter()
-            if len(clock) > SETTLED:
-                took[len(clock) // TURN % 2 == 0].append(now[1] - clock[-1][1])
+            number = len(clock)  # of the step that ended, from 0 on
+            if number >= SETTLED:
+                if number % TURN == 0:
+                    took.append([])
+                took[-1].append(now[1] - clock[-1][1])
             clock.append(now)
-            if dead and len(clock) >= SETTLED and len(clock) % TURN == 0:
-                _let_run(trainer, len(clock) // TURN % 2 == 0)
+            if dead and number + 1 >= SETTLED and (number + 1) % TURN == 0:
+                _let_run(trainer, (number + 1 - SETTLED) // TURN % 2 == 1)
 
         def on_train_end(self, trainer: pl.Trainer, *_: object) -> None:
             if dead:
@@ -163,8 +175,7 @@ def _train(dead: bool, steps: int) -> dict[str, float]:
         "logger": used[0],
         "children": children.ru_utime + children.ru_stime,
         "start": clock[0][1] - begun,
-        "running": statistics.median(took[True]),
-        "stopped": statistics.median(took[False]),
+        "turns": [statistics.median(turn) for turn in took if len(turn) == TURN],
         "end": ended - clock[-1][1],
     }
 

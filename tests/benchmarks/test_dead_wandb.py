@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.dead_wandb import _interval, _verdict
+from benchmarks.dead_wandb import _interval, _verdict, against_neighbours
 
 
 def test_intervals() -> None:
@@ -21,3 +21,11 @@ def test_verdicts() -> None:
     assert _verdict((0.0, -0.1, 0.009), 0.01) == "met"
     assert _verdict((0.02, 0.011, 0.03), 0.01) == "missed"
     assert _verdict((0.0, -0.1, 0.02), 0.01) == "open"
+
+
+def test_a_machine_that_slows_down_is_not_taken_for_a_cost() -> None:
+    """A run of two minutes is slower at its end on a shared machine; turns are held against those beside them."""
+    drifting = [1.01**k for k in range(7)]
+    assert against_neighbours(drifting) == pytest.approx([0, 0, 0])
+    costly = [one * (1.05 if k % 2 else 1) for k, one in enumerate(drifting)]
+    assert against_neighbours(costly) == pytest.approx([math.log(1.05)] * 3)
