@@ -67,7 +67,7 @@ def test_an_answer_known_from_dailytalk_is_put_back(tmp_path: Path) -> None:
         ({"pitch": "Highest"}, "unknown_style"),
         ({"audio": "9.wav"}, "no_file"),
         ({"audio": "../x-1/0.wav"}, "path_outside_root"),
-        ({"text": None}, "bad_layout"),
+        ({"text": None}, "wrong_type"),
         ({"speaker": "A"}, "not_two_speakers"),
     ],
 )
