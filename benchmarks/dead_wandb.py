@@ -31,6 +31,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnichat.evaluation.experiments.results import over_seeds
+
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
@@ -39,8 +41,6 @@ TURN = 10  # steps
 SHORT = 20  # steps without W&B
 SETTLED = 120  # steps, some 20 seconds: W&B has been imported and has given up connecting
 START = 5.0  # seconds
-# 97.5 % points of Student's t for 1, 2, ... degrees of freedom; beyond them the last, which is wider than need be.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,11 +95,9 @@ def against_neighbours(turns: Sequence[float]) -> list[float]:
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean of what pairs differ by, and the 95 % interval of it; without bounds where there is one pair."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, -math.inf, math.inf
-    half = STUDENT[min(len(values) - 1, len(STUDENT)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
+    found = over_seeds(values)
+    low, high = found.interval or (-math.inf, math.inf)
+    return found.mean, low, high
 
 
 def _verdict(interval: tuple[float, float, float], limit: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast
 
 MASK = "[masked]"
 SHORTEST = 8  # of a secret: masking shorter values would tear words apart
+UNSENDABLE = "holds what no key can: the end of a line, or a letter that is not ASCII; correct it"
 
 # The last words of a name that holds a secret: HF_TOKEN, WANDB_API_KEY, aws-secret-access-key, authToken, PGPASSWORD;
 # yet neither `use_cls_token`, whose value is no text, nor `num_memory_tokens`, nor `monkey`.

@@ -49,9 +49,14 @@ class Executor(ABC):
         self.pending = 0  # submitted, and not yet collected
 
     @property
+    def capacity_of_each(self) -> int:
+        """Tasks that keep a worker busy: twice what it does at a time, so that it does not wait for the next."""
+        return 2 * self.job.stage.concurrency
+
+    @property
     def capacity(self) -> int:
-        """Tasks that keep the workers busy: twice what they do at a time, so that none waits for the next."""
-        return 2 * self.job.workers * self.job.stage.concurrency
+        """Tasks that keep all workers busy."""
+        return self.job.workers * self.capacity_of_each
 
     @property
     def room(self) -> int:
@@ -171,7 +176,7 @@ class Local(Executor):
 
     def _send(self) -> None:
         """Give each worker what it does now and as much again; an item that goes alone waits for an idle worker."""
-        room = 2 * self.job.stage.concurrency
+        room = self.capacity_of_each
         for _ in range(room):  # in rounds, so that the last items are spread evenly
             for worker in self._workers:
                 if not self._queue:

@@ -115,7 +115,7 @@ class OnRay(Executor):
         self._send()
 
     def _send(self) -> None:
-        room = 2 * self.job.stage.concurrency
+        room = self.capacity_of_each
         while self._waiting:
             task = self._waiting[0]
             loads = [

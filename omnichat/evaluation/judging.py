@@ -9,10 +9,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+from omnichat.background import in_background
 from omnichat.dialogue import DataError, Style
 from omnichat.evaluation.progress import progress
 from omnichat.evaluation.replies import Answer, appending, read_lines, replace_file, writing_alone
@@ -315,7 +316,7 @@ def _side_by_side(
     while waiting or under_way:
         while waiting and len(under_way) < threads:
             together = waiting.popleft()
-            under_way[_begun(ask, together)] = together
+            under_way[in_background(partial(ask, together))] = together
         for future in wait(under_way, return_when=FIRST_COMPLETED).done:
             together = under_way.pop(future)
             try:
@@ -326,22 +327,6 @@ def _side_by_side(
             if rest := together[len(records) :]:
                 waiting.appendleft(rest)
             yield together, records
-
-
-def _begun(
-    ask: Callable[[Sequence[Question]], list[dict[str, Any]]], together: Sequence[Question]
-) -> Future[list[dict[str, Any]]]:
-    """The request in a thread of its own, which ends with the program."""
-    future: Future[list[dict[str, Any]]] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(ask(together))
-        except BaseException as error:  # whoever waits gets it
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future
 
 
 def _record(question: Question, found: Verdict) -> dict[str, Any]:

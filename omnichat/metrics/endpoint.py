@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from omnichat.secrets import MASK, can_be_sent
+from omnichat.secrets import MASK, UNSENDABLE, can_be_sent
 
 if TYPE_CHECKING:
     import httpx
@@ -127,8 +127,7 @@ class Endpoint:
         import httpx
 
         if not can_be_sent(self.key):
-            message = "holds what no key can: the end of a line, or a letter that is not ASCII; correct it"
-            raise EndpointError(f"{self.key_env} {message}")
+            raise EndpointError(f"{self.key_env} {UNSENDABLE}")
         kind: dict[str, Any] = {"type": "json_object"}
         if self.schema:
             kind = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}

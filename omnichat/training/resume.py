@@ -2,9 +2,7 @@
 
 import json
 import platform
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +12,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from omnichat import build, checkpoint
+from omnichat.background import in_background
 from omnichat.checkpoint import Checkpoint, CheckpointError, in_parts, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
 from omnichat.file_hashes import cached_sha256
@@ -41,7 +40,7 @@ class CheckpointWriter:
         self.stream = stream
         self.style_fields = style_fields
         self.folder = folder
-        self._frozen = _Later(lambda: frozen_identities(config)) if is_first() else None
+        self._frozen = in_background(lambda: frozen_identities(config)) if is_first() else None
 
     def __call__(self, trainer: pl.Trainer, module: OmniChatModule) -> None:
         """Save the step that just ended: gathered from all ranks, written by rank 0.
@@ -81,24 +80,6 @@ class CheckpointWriter:
         """The lowest loss noted so far, infinite where there is none."""
         noted = checkpoint.best(self.folder)
         return noted[1] if noted is not None else float("inf")
-
-
-class _Later:
-    """What a function returns, found in a thread that ends with the process."""
-
-    def __init__(self, find: Callable[[], dict[str, dict[str, str]]]) -> None:
-        self._found: Future[dict[str, dict[str, str]]] = Future()
-        threading.Thread(target=self._find, args=(find,), name="hashes", daemon=True).start()
-
-    def _find(self, find: Callable[[], dict[str, dict[str, str]]]) -> None:
-        try:
-            self._found.set_result(find())
-        except BaseException as error:
-            self._found.set_exception(error)
-
-    def result(self) -> dict[str, dict[str, str]]:
-        """It, or what it raised; waits."""
-        return self._found.result()
 
 
 def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:

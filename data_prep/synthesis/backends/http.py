@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field
 from data_prep.synthesis.contracts import Contract
 from data_prep.synthesis.stage import BackendError, Reject, Retry
 from omnichat.metrics.endpoint import declined
-from omnichat.secrets import MASK, can_be_sent, masked
+from omnichat.secrets import MASK, UNSENDABLE, can_be_sent, masked
 
 if TYPE_CHECKING:
     import httpx
@@ -153,8 +153,7 @@ class Server:
         if settings.api_key_env and not self._key:
             raise BackendError(f"the {self.what}'s key is missing: set the environment variable {settings.api_key_env}")
         if not can_be_sent(self._key):
-            message = "holds what no key can: the end of a line, or a letter that is not ASCII; correct it"
-            raise BackendError(f"the {self.what}'s key: {settings.api_key_env} {message}")
+            raise BackendError(f"the {self.what}'s key: {settings.api_key_env} {UNSENDABLE}")
         here: dict[str, httpx.AsyncBaseTransport | None] = {"all://localhost": None, "all://127.0.0.1": None}
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
