@@ -11,7 +11,6 @@ import torch
 import yaml
 from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
-from torch import Tensor
 
 from omnichat import build
 from omnichat.checkpoint import (
@@ -23,10 +22,11 @@ from omnichat.checkpoint import (
     load_checkpoint,
 )
 from omnichat.config import ConfigError, RunConfig, saved_config
+from omnichat.exported import ADAPTER, MIXFORMER, peft_names, write_record
 from omnichat.model_card import model_card
 from omnichat.models.llm import load_llm
 from omnichat.recipes import did_you_mean, locate
-from omnichat.run_folder import CHECKPOINTS
+from omnichat.run_folder import CHECKPOINTS, EXPORTED_CONFIG
 from omnichat.secrets import mask_output
 
 USAGE = """Write what a run trained in the formats that others read.
@@ -38,10 +38,10 @@ Example:
   python -m omnichat.export run=runs/quickstart out=exports/quickstart merge=true
 
 OUT gets the LoRA adapter as PEFT lays it out, mixformer.safetensors, omnichat_config.yaml, the tokenizer, and a model
-card (README.md). With merge=true, OUT/merged is the language model with the adapter in its weights."""
+card (README.md); omnichat loads it as it loads a run: Chat.load("OUT"), init_from=OUT. With merge=true, OUT/merged is
+the language model with the adapter in its weights."""
 KEYS = ("run", "out", "checkpoint", "merge")
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MIXFORMER, CONFIG, CARD, MERGED = "mixformer.safetensors", "omnichat_config.yaml", "README.md", "merged"
+CARD, MERGED = "README.md", "merged"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "chat_template.jinja",
@@ -95,7 +95,7 @@ def _write_parts(folder: Path, config: RunConfig, start: Checkpoint, base: Path)
     mixformer = start.tensors["mixformer"]
     save_file({n.removeprefix("mixformer."): t for n, t in mixformer.items()}, folder / MIXFORMER, {"format": "pt"})
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    (folder / EXPORTED_CONFIG).write_text(text, encoding="utf-8")
     if config.model.lora.enabled:
         save_file(peft_names(start.tensors["adapter"]), folder / ADAPTER, {"format": "pt"})
         lora = config.model.lora
@@ -110,19 +110,8 @@ def _write_parts(folder: Path, config: RunConfig, start: Checkpoint, base: Path)
             inference_mode=True,
             base_model_name_or_path=str(config.model.llm.checkpoint),
         ).save_pretrained(str(folder))
+    write_record(folder, start)
     _copy_tokenizer(base, folder)
-
-
-def peft_names(adapter: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names of LoRA's tensors -> those in PEFT's files.
-
-    `llm.model.layers.0.self_attn.q_proj.lora_A.default.weight` becomes
-    `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` (peft/utils/save_and_load.py).
-    """
-    return {
-        f"base_model.model.{name.removeprefix('llm.').replace('.default.', '.')}": tensor
-        for name, tensor in adapter.items()
-    }
 
 
 def _write_merged(folder: Path, base: Path, dtype: torch.dtype) -> None:

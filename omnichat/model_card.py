@@ -51,6 +51,7 @@ def model_card(run_dir: Path, config: RunConfig, start: Checkpoint, merged: bool
         "Not as in the paper": _deviations(config),
         "Scores": _scores(run_dir, start.step),
         "How to load it": _loading(config, merged),
+        "Citation": _citation(),
     }
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items())
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {config.run_name}\n\n{text}\n"
@@ -175,8 +176,21 @@ def _rows(metrics: Mapping[str, Any]) -> Sequence[str]:
 
 def _loading(config: RunConfig, merged: bool) -> list[str]:
     base = _shown(str(config.model.llm.checkpoint))
+    heard = '"turn.wav"' if config.data.input == "speech" else '"turn.wav", "its words"'
+    whole = [
+        "With omnichat, and the frozen weights above where `omnichat_config.yaml` says, or where `weights` does:",
+        "",
+        "```python",
+        "from omnichat import Chat",
+        "",
+        'chat = Chat.load("PATH/TO/THIS/FOLDER", weights={"llm": "PATH/TO/THE/LANGUAGE/MODEL"})',
+        f"print(chat.reply({heard if config.data.input != 'text' else 'text=' + repr('words')}))",
+        "```",
+        "",
+    ]
     if not config.model.lora.enabled:
-        return ["The run trained no adapter; `mixformer.safetensors` holds the Mix-Former, named as its modules are."]
+        adapter = "The run trained no adapter; `mixformer.safetensors` holds the Mix-Former, named as its modules are."
+        return [*whole, adapter]
     last = [
         *(["", "`merged/` loads alone with `AutoModelForCausalLM.from_pretrained`."] if merged else []),
         "",
@@ -184,6 +198,9 @@ def _loading(config: RunConfig, merged: bool) -> list[str]:
         "`mixformer.safetensors` holds its weights, named as the modules of `omnichat.models.mixformer.MixFormer`.",
     ]
     return [
+        *whole,
+        "The adapter alone, with PEFT:",
+        "",
         "```python",
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
@@ -192,6 +209,13 @@ def _loading(config: RunConfig, merged: bool) -> list[str]:
         'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")',
         "```",
         *last,
+    ]
+
+
+def _citation() -> list[str]:
+    return [
+        "The method is that of OmniChat: Enhancing Spoken Dialogue Systems with Scalable Synthetic Data for Diverse "
+        "Scenarios (Cheng et al., ICLR 2025, arXiv:2501.01384). Cite it, and the owners of the weights and data above."
     ]
 
 

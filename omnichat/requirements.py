@@ -35,8 +35,21 @@ FOLDERS = {
 
 def missing(config: RunConfig) -> list[str]:
     """A line for each missing file or package: the key that asks for it, which one, where to get it."""
+    return _absent(_paths(config)) + [
+        f"{key}: needs the package {package}; pip install -e '.[{EXTRAS.get(package, package)}]'"
+        for key, package in _packages(config)
+        if importlib.util.find_spec(package) is None
+    ]
+
+
+def missing_weights(config: RunConfig) -> list[str]:
+    """The same for frozen weights alone, all that a trained run needs to answer."""
+    return _absent(_weights(config))
+
+
+def _absent(paths: Iterator[tuple[str, str]]) -> list[str]:
     lines = []
-    for key, path in _paths(config):
+    for key, path in paths:
         place = locate(path)
         source = next((text for part, text in PLACES.items() if part in path), WEIGHTS.get(key, "correct the path"))
         if not place.exists() and place.with_name(f"{place.name}.jsonl").exists():
@@ -46,18 +59,19 @@ def missing(config: RunConfig) -> list[str]:
         elif place.is_dir():
             absent = [pattern for pattern in FOLDERS.get(key, ()) if not any(place.glob(pattern))]
             lines += [f"{key}: no file {place / pattern}; {source}" for pattern in absent]
-    return lines + [
-        f"{key}: needs the package {package}; pip install -e '.[{EXTRAS.get(package, package)}]'"
-        for key, package in _packages(config)
-        if importlib.util.find_spec(package) is None
-    ]
+    return lines
+
+
+def _weights(config: RunConfig) -> Iterator[tuple[str, str]]:
+    model = config.model
+    checkpoints = {f"model.encoders.{name}": getattr(model.encoders, name).checkpoint for name in model.experts}
+    checkpoints |= {"model.llm": model.llm.checkpoint} if config.task == "dialogue" else {}
+    return ((f"{key}.checkpoint", path) for key, path in checkpoints.items() if path is not None)
 
 
 def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
-    model, data = config.model, config.data
-    checkpoints = {f"model.encoders.{name}": getattr(model.encoders, name).checkpoint for name in model.experts}
-    checkpoints |= {"model.llm": model.llm.checkpoint} if config.task == "dialogue" else {}
-    named = {f"{key}.checkpoint": path for key, path in checkpoints.items()}
+    data = config.data
+    named: dict[str, str | None] = dict(_weights(config))
     named["data.synthetic"] = data.synthetic if data.alpha != 0 else None
     named["data.real"] = data.real if data.alpha != 1 else None
     named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items() if source.weight}

@@ -8,6 +8,7 @@ METRICS = "metrics.jsonl"  # a JSON object a step
 SKIPPED_FILE = "skipped.jsonl"  # dialogues, or moments, of a step that was skipped
 CHECKPOINTS = "checkpoints"  # a folder for each step that was saved
 MANIFEST = "manifest.json"  # in each of them: without it, it is no checkpoint
+EXPORTED_CONFIG = "omnichat_config.yaml"  # in an export, its run's config
 REPLIES = "replies.jsonl"
 GENERATION = "generation.json"  # how the replies came about
 SCORES = "scores.json"

@@ -1,6 +1,7 @@
 """A chat keeps its cache: what it answers must be what the whole dialogue, read at once, would give."""
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from omnichat.batch import Example, pack
 from omnichat.chat import Chat, LoadedRun, load_run
 from omnichat.chat.__main__ import main
 from omnichat.checkpoint import CheckpointError
-from omnichat.config import load_config
+from omnichat.config import ConfigError, load_config
 from omnichat.data.store import Store
 from omnichat.dialogue import DataError, Dialogue, Turn
 from omnichat.models.session import Session
@@ -85,6 +86,54 @@ def test_the_second_dialogue_forgets_the_first(run: LoadedRun, clips: list[str])
     chat.reply(clips[1])
     chat.reset()
     assert chat.reply(clips[0]) == first
+
+
+def test_a_stream_ends_in_the_reply_and_grows_towards_it(run: LoadedRun, clips: list[str]) -> None:
+    """What is spoken or shown while it is written must be the reply's own words, in order, and nothing else."""
+    chat, whole = Chat(run), Chat(run)
+    for clip in clips[:2]:
+        given, reply = list(chat.stream(clip)), whole.reply(clip)
+        assert given[-1] == reply
+        assert len(given) > 2
+        assert given[0].style is None
+        styled = [one for one in given if one.style is not None]
+        assert all(one.style == reply.style and reply.text.startswith(one.text) for one in styled)
+    assert chat.ids == whole.ids
+
+
+def test_who_interrupts_a_stream_goes_on_from_what_was_said(run: LoadedRun, clips: list[str]) -> None:
+    """The cache must hold what was heard of the reply: the next turn is what reading all of it at once would give."""
+    chat = Chat(run)
+    chat._session = recorder = Recorder(run.model.llm)
+    stream = chat.stream(clips[0])
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    assert chat.ids[-1] == run.prompt.stop_id
+    chat.reply(clips[1])
+    whole = Session(run.model.llm).extend([torch.cat(recorder.given)])
+    torch.testing.assert_close(recorder.logits, whole, atol=1e-4, rtol=0)
+    said = run.model.llm.model.embed_tokens(torch.tensor(chat._unread)) if chat._unread else None
+    assert sum(map(len, recorder.given)) + (0 if said is None else len(said)) == len(chat.ids)
+
+
+def test_frozen_weights_that_lie_elsewhere_are_named(run_dir: Path, run: LoadedRun, tmp_path: Path) -> None:
+    """On another machine they do; all that is missing comes at once, with how to say where it is."""
+    llm = Path(str(run.config.model.llm.checkpoint))
+    with pytest.raises(ConfigError) as raised:
+        load_run(run_dir, weights={"llm": tmp_path / "none", "beats": "neither.pt"})
+    for said in (
+        "model.llm.checkpoint: no file",
+        "model.encoders.beats.checkpoint: no file",
+        "Chat.load(..., weights=",
+    ):
+        assert said in str(raised.value)
+    with pytest.raises(ConfigError, match=r"there is no lmm; the model has whisper.*did you mean 'llm'"):
+        load_run(run_dir, weights={"lmm": llm})
+    moved = tmp_path / "llama"
+    shutil.copytree(llm, moved)
+    again = load_run(run_dir, weights={"llm": moved})
+    assert again.config.model.llm.checkpoint == str(moved)
 
 
 def test_bad_audio_is_named_and_does_not_end_the_dialogue(run: LoadedRun, clips: list[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from omnichat import build
-from omnichat.chat import LoadedRun, load_run
+from omnichat.chat import Chat, LoadedRun, load_run
 from omnichat.checkpoint import CheckpointError, load_checkpoint, mark_best, save_checkpoint
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.export import export, main
+from omnichat.exported import load_trained
 from omnichat.models.tiny import write_llama
 from omnichat.training.fit import fit
 
@@ -97,6 +99,69 @@ def test_the_mixformer_and_the_config_are_the_runs(out: Path, run_dir: Path, our
     assert all(torch.equal(mixformer[name], tensor) for name, tensor in state.items())
     config = RunConfig.model_validate_json(json.dumps(yaml.safe_load((out / "omnichat_config.yaml").read_text())))
     assert config == ours.config
+
+
+def test_an_export_answers_as_its_run_does(out: Path, run_dir: Path, ours: LoadedRun, tmp_path: Path) -> None:
+    """Whoever gets an export alone must get the model: every trained tensor, and the style fields it learnt."""
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    loaded = load_run(moved)
+    assert (loaded.step, loaded.style_fields, loaded.config) == (ours.step, ours.style_fields, ours.config)
+    found, expected = loaded.model.state_dict(), ours.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    clip = next((run_dir / "made_up").rglob("*.wav"))
+    assert Chat(loaded).reply(clip) == Chat(ours).reply(clip)
+    with pytest.raises(CheckpointError, match="is an export of step 2 and holds no other"):
+        load_run(moved, "best")
+
+
+def test_a_run_begins_with_an_export(out: Path, run_dir: Path, tmp_path: Path) -> None:
+    """To go on from somebody's adapter on one's own data: its weights, a new optimizer, step 0."""
+    start = load_checkpoint(run_dir / "checkpoints" / "2")
+    made = build.materialise(load_config(*OVERRIDES, f"init_from={out}", "trainer.max_steps=1"), tmp_path)
+    llm = load_run(out).config.model
+    frozen = {name: {"checkpoint": getattr(llm.encoders, name).checkpoint} for name in llm.experts}
+    values = json.loads(made.model_dump_json())
+    values["model"]["llm"] = json.loads(llm.llm.model_dump_json())
+    for name, one in frozen.items():
+        values["model"]["encoders"][name] |= one
+    values["trainer"] |= {"learning_rate": 1e-12, "warmup_steps": 0, "weight_decay": 0.0}
+    assert fit(RunConfig.model_validate_json(json.dumps(values)), tmp_path / "next") == 0
+    went_on = load_checkpoint(tmp_path / "next" / "checkpoints" / "1").weights()
+    assert went_on.keys() == start.weights().keys()
+    assert all(torch.allclose(went_on[name], tensor, atol=1e-9) for name, tensor in start.weights().items())
+
+
+def test_damaged_exports_are_refused_by_file(out: Path, tmp_path: Path) -> None:
+    """A flipped bit passes safetensors unnoticed; a list of files must not lead out of the folder."""
+    for number, (name, damage, said) in enumerate(
+        (
+            ("mixformer.safetensors", flipped, r"mixformer\.safetensors: does not match its sha256"),
+            ("adapter_model.safetensors", None, r"adapter_model\.safetensors: is missing"),
+            ("omnichat_config.yaml", lambda content: b"a: [", r"omnichat_config\.yaml: cannot be read"),
+            ("omnichat_export.json", lambda content: content[:50], r"omnichat_export\.json: is damaged"),
+            (
+                "omnichat_export.json",
+                lambda content: content.replace(b'"format": 1', b'"format": 2'),
+                "update omnichat",
+            ),
+            ("omnichat_export.json", lambda content: content.replace(b'"adapter_', b'"../adapter_'), "list of files"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(out, folder, ignore=shutil.ignore_patterns("merged"))
+        if damage is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(damage((folder / name).read_bytes()))
+        with pytest.raises(CheckpointError, match=said):
+            load_trained(folder)
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of the last byte is another."""
+    return content[:-1] + bytes([content[-1] ^ 1])
 
 
 def test_transformers_4_finds_what_it_looks_for(out: Path, ours: LoadedRun) -> None:

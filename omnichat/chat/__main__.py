@@ -10,7 +10,11 @@ from omnichat.secrets import mask_output
 if TYPE_CHECKING:
     from omnichat.chat.chat import Chat
 
-USAGE = """python -m omnichat.chat run=runs/NAME [checkpoint=newest|best|STEP]
+WEIGHTS = ("llm", "whisper", "emotion2vec", "beats")
+USAGE = """python -m omnichat.chat run=runs/NAME [checkpoint=newest|best|STEP] [llm=PATH] [whisper=PATH] ...
+
+NAME is a run, or what omnichat.export made of one; llm=, whisper=, emotion2vec= and beats= say where frozen weights lie
+that are not where they were in training.
 
 Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
 PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
@@ -22,13 +26,14 @@ def main() -> int:
     """The command line."""
     mask_output()
     values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-    if "run" not in values or values.keys() - {"run", "checkpoint"} or len(values) != len(sys.argv) - 1:
+    if "run" not in values or values.keys() - {"run", "checkpoint", *WEIGHTS} or len(values) != len(sys.argv) - 1:
         print(USAGE)
         return 0 if "--help" in sys.argv else 2
     from omnichat.chat.chat import Chat  # torch and transformers: help and mistakes need not wait for them
 
     try:
-        chat = Chat.load(values["run"], values.get("checkpoint", "newest"))
+        weights = {name: values[name] for name in WEIGHTS if name in values}
+        chat = Chat.load(values["run"], values.get("checkpoint", "newest"), weights)
     except (ConfigError, DataError, ValueError) as error:
         print(f"chat: {error}", file=sys.stderr)
         return 1
@@ -44,21 +49,27 @@ def main() -> int:
             if line == "/reset":
                 chat.reset()
             elif line:
-                print(_answer(chat, line))
+                _answer(chat, line)
         except KeyboardInterrupt:  # what the cache holds of the turn cannot be told
             chat.reset()
             print("\ninterrupted; a new dialogue begins")
 
 
-def _answer(chat: "Chat", line: str) -> str:
+def _answer(chat: "Chat", line: str) -> None:
+    """Print the reply as it is written, once its style can be read."""
     heard, _, words = line.partition("|")
+    written = chat.run.prompt.input == "text"
+    shown, said = "", ""
     try:
-        written = chat.run.prompt.input == "text"
-        reply = chat.reply(text=line) if written else chat.reply(heard.strip(), words.strip())
+        for reply in chat.stream(text=line) if written else chat.stream(heard.strip(), words.strip()):
+            style = "unreadable style" if reply.style is None else ", ".join(reply.style.known().values())
+            said = f"({style}): {reply.text}"
+            if reply.style is not None:
+                print(said[len(shown) :], end="", flush=True)
+                shown = said
     except DataError as error:
-        return f"error: {error}"
-    style = "unreadable style" if reply.style is None else ", ".join(reply.style.known().values())
-    return f"({style}): {reply.text}"
+        said = f"error: {error}"
+    print(said[len(shown) :])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A checkpoint of a run as objects, and a dialogue with it that keeps its cache."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import torch
 from omnichat import build
 from omnichat.audio import audio_ref, load_audio, pieces
 from omnichat.batch import Example, pack, to_device
-from omnichat.checkpoint import STATE, CheckpointError, find_checkpoint, load_checkpoint, restore_trained
-from omnichat.config import RunConfig, saved_config
+from omnichat.checkpoint import CheckpointError, restore_trained
+from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
+from omnichat.exported import load_trained
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.session import Session
 from omnichat.prompt import IGNORE, NO_TARGET, Allowed, Prompt, Tokens
-from omnichat.run_folder import CHECKPOINTS
+from omnichat.recipes import did_you_mean
+from omnichat.requirements import missing_weights
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,30 @@ class LoadedRun:
         return self.prompt.allowed(written, self.style_fields)
 
 
-def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
-    """A checkpoint of a run folder, on the GPU where there is one; `checkpoint` as in `find_checkpoint`.
+def load_run(
+    run_dir: Path | str, checkpoint: str = "newest", weights: Mapping[str, Path | str] | None = None
+) -> LoadedRun:
+    """What a run trained, with the frozen weights around it, on the GPU where there is one.
+
+    Args:
+        run_dir: folder of a run, or of an export.
+        checkpoint: of a run, as in `find_checkpoint`.
+        weights: where frozen weights lie that are not where they were in training: `llm`, `whisper`, ... -> path.
 
     Raises:
         CheckpointError: the folder holds no such checkpoint, or a damaged one; says what was refused and why. Or its
-            run did not learn to answer.
-        ConfigError: its config is none of this version's.
-        EncoderError, ValueError: the frozen weights are not where they were, or cannot be used.
+            run did not learn to answer, or the frozen weights are of another shape.
+        ConfigError: its config is none of this version's, `weights` names a part that the model does not have, or
+            frozen weights are not there; names all.
+        EncoderError, ValueError: frozen weights cannot be used.
     """
-    start = load_checkpoint(find_checkpoint(Path(run_dir) / CHECKPOINTS, checkpoint))
-    config = saved_config(start.state["config"], start.path / STATE)
+    start = load_trained(run_dir, checkpoint)
+    config = _with_weights(saved_config(start.state["config"], start.path), weights or {})
     if config.task != "dialogue":
         raise CheckpointError(f"{start.path}: is of a run of task={config.task}; score it with eval/run_events.py")
+    if faults := missing_weights(config):
+        elsewhere = "if they lie elsewhere: Chat.load(..., weights={'llm': PATH}), or llm=PATH in the command"
+        raise ConfigError([*faults, elsewhere])
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = build.build_model(config)
@@ -57,6 +71,18 @@ def load_run(run_dir: Path | str, checkpoint: str = "newest") -> LoadedRun:
     device = "cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu"
     style_fields = tuple(start.state.get("style_fields", STYLE_FIELDS))  # older checkpoints do not say
     return LoadedRun(config, model.to(device).eval(), build.build_prompt(config), start.step, style_fields)
+
+
+def _with_weights(config: RunConfig, weights: Mapping[str, Path | str]) -> RunConfig:
+    known = (*config.model.experts, "llm")
+    if unknown := [name for name in weights if name not in known]:
+        hint = "".join(did_you_mean(name, known) for name in unknown)
+        raise ConfigError([f"weights: there is no {', '.join(unknown)}; the model has {', '.join(known)}{hint}"])
+    values = config.model_dump(mode="json")
+    for name, path in weights.items():
+        section = values["model"]["llm"] if name == "llm" else values["model"]["encoders"][name]
+        section["checkpoint"] = str(path)
+    return RunConfig.model_validate_json(json.dumps(values))
 
 
 class Chat:
@@ -67,13 +93,15 @@ class Chat:
         self.reset()
 
     @classmethod
-    def load(cls, run_dir: Path | str, checkpoint: str = "newest") -> "Chat":
-        """A chat with a checkpoint of a run, by default the newest.
+    def load(
+        cls, run_dir: Path | str, checkpoint: str = "newest", weights: Mapping[str, Path | str] | None = None
+    ) -> "Chat":
+        """A chat with a checkpoint of a run, by default the newest, or with an export; arguments as of `load_run`.
 
         Raises:
-            CheckpointError: see `load_run`.
+            CheckpointError, ConfigError: see `load_run`.
         """
-        return cls(load_run(run_dir, checkpoint))
+        return cls(load_run(run_dir, checkpoint, weights))
 
     def reset(self) -> None:
         """Begin a new dialogue."""
@@ -82,7 +110,15 @@ class Chat:
         self._unread: list[int] = []  # written by the model, not yet in the cache
 
     def reply(self, audio: Path | str | None = None, text: str = "") -> Reply:
-        """Hear (or, by the run's input, read) a user turn and answer it.
+        """Hear (or, by the run's input, read) a user turn and answer it: the last that `stream` gives."""
+        *_, last = self.stream(audio, text)
+        return last
+
+    def stream(self, audio: Path | str | None = None, text: str = "") -> Iterator[Reply]:
+        """Hear (or, by the run's input, read) a user turn, and give the reply as it grows, once for each token.
+
+        Its style is None until it is written. Who stops listening has interrupted: the dialogue goes on from what was
+        given so far.
 
         Args:
             audio: path of an audio file; whatever libsndfile reads.
@@ -109,12 +145,25 @@ class Chat:
         batch = to_device(pack([Example(tokens, tuple(waves), None, "chat")]), self.run.model.llm.device)
         with torch.no_grad():
             embeds = self.run.model.embed(batch).embeds
-        (reply,) = self._session.reply([embeds], config.evaluation.max_new_tokens, prompt.stop_id, self.run.form)
-        written = reply.ids
-        ended = written if written[-1] == prompt.stop_id else [*written, prompt.stop_id]
+        written: list[int] = []
+        try:
+            for (reply,) in self._session.stream(
+                [embeds], config.evaluation.max_new_tokens, prompt.stop_id, self.run.form
+            ):
+                written = reply.ids
+                yield prompt.parse(prompt.decode(written).rstrip("\ufffd"))  # a character may take several tokens
+        except GeneratorExit:
+            self._remember(tokens, written)
+            return
+        self._remember(tokens, written)
+        yield prompt.parse(prompt.decode(written))
+
+    def _remember(self, tokens: Tokens, written: list[int]) -> None:
+        """Note what the cache holds after a reply, and what of it is still to be read."""
+        stop_id = self.run.prompt.stop_id
+        ended = written if written[-1] == stop_id else [*written, stop_id]
         self.ids += [*tokens.ids[len(self._unread) :].tolist(), *ended]
         self._unread = ended[len(written) - 1 :]
-        return prompt.parse(prompt.decode(written))
 
     def _continued(self, tokens: Tokens) -> Tokens:
         """The turn's tokens after what is in the cache: without a second system prompt, with what is yet unread."""

@@ -3,7 +3,7 @@
 Shapes: B dialogues, T tokens of a row, D width, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,15 +60,23 @@ class Session:
         )
         return self.llm.lm_head(output.last_hidden_state[:, -1]).float()
 
-    @torch.no_grad()
     def reply(
         self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int, form: Form | None = None
     ) -> list[Decoded]:
+        """What `stream` gives in the end."""
+        *_, last = self.stream(embeds, max_new_tokens, stop_id, form)
+        return last
+
+    @torch.no_grad()
+    def stream(
+        self, embeds: Sequence[Tensor], max_new_tokens: int, stop_id: int, form: Form | None = None
+    ) -> Iterator[list[Decoded]]:
         """Read on, then write the likeliest token at each step, up to and with `stop_id` or `max_new_tokens`.
 
-        `form` may say which tokens can come next in a reply, from what is written of it (see `Prompt.allowed`): then
-        the likeliest of these is written.
-        The last token written by the longest row is not in the cache yet: a dialogue goes on with `extend` from it.
+        Each step gives the replies so far. `form` may say which tokens can come next in one, from what is written of
+        it (see `Prompt.allowed`): then the likeliest of these is written.
+        Whenever a step is given, the last token of the longest row is not in the cache yet: a dialogue goes on with
+        `extend` from it, wherever the stream is left.
         """
         written: list[list[int]] = [[] for _ in embeds]
         guided = [False] * len(written)
@@ -82,8 +90,9 @@ class Session:
             for row, token in zip(written, tokens, strict=True):
                 if not row or row[-1] != stop_id:
                     row.append(token)
+            yield [Decoded(list(row), own) for row, own in zip(written, guided, strict=True)]
             if len(max(written, key=len)) >= max_new_tokens or all(row[-1] == stop_id for row in written):
-                return list(map(Decoded, written, guided))
+                return
             chosen = torch.tensor(tokens, device=logits.device)
             logits = self.extend(list(self.llm.model.embed_tokens(chosen)[:, None]))
 

@@ -15,9 +15,10 @@ from omnichat import build, checkpoint
 from omnichat.background import in_background
 from omnichat.checkpoint import Checkpoint, CheckpointError, in_parts, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
+from omnichat.exported import load_trained
 from omnichat.file_hashes import cached_sha256
 from omnichat.recipes import locate
-from omnichat.run_folder import CHECKPOINTS
+from omnichat.run_folder import CHECKPOINTS, MANIFEST
 from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
@@ -160,7 +161,7 @@ def check_stream(start: Checkpoint | None, folder: Path, stream: str) -> None:
 
 
 def initial_weights(config: RunConfig) -> Checkpoint | None:
-    """The checkpoint of `config.init_from`; None where weights begin as the seed draws them.
+    """What was trained in `config.init_from`, a run, an export or a checkpoint; None to begin as the seed draws.
 
     Raises:
         CheckpointError: there is none, it is not valid, or it is one of another model; lists all that differs.
@@ -168,9 +169,8 @@ def initial_weights(config: RunConfig) -> Checkpoint | None:
     if config.init_from is None:
         return None
     path = locate(config.init_from)
-    if (path / CHECKPOINTS).is_dir():  # a run's folder
-        path = checkpoint.find_checkpoint(path / CHECKPOINTS)
-    named = _in_this_version(checkpoint.load_checkpoint(path))
+    of_a_folder = (path / CHECKPOINTS).is_dir() or not (path / MANIFEST).is_file()
+    named = _in_this_version(load_trained(path) if of_a_folder else checkpoint.load_checkpoint(path))
     _check_model(named, config)
     return named
 

@@ -14,6 +14,7 @@ LAYERS = [  # lowest first; parts on one line do not import each other
     {"batch"},
     {"data", "models"},
     {"build", "checkpoint"},
+    {"exported"},
     {"training", "chat"},
     {"evaluation"},
     {"model_card"},
