@@ -17,7 +17,7 @@ from omnichat.audio import num_frames
 from omnichat.batch import Example, PackedBatch, pack, to_device
 from omnichat.models.encoders import Encoder
 from omnichat.models.mixformer import MixFormer
-from omnichat.models.packed import packed_hidden
+from omnichat.models.packed import packed_hidden, with_last_layer
 from omnichat.models.session import Form, Session
 from omnichat.models.target_loss import target_losses
 from omnichat.prompt import STYLE_TARGET
@@ -113,7 +113,7 @@ class OmniChat(nn.Module):
             )
         self.encoders = nn.ModuleDict(dict(encoders))
         self.mixformer = mixformer
-        self.llm = llm
+        self.llm = with_last_layer(llm)
         self.window, self.queries, self.compiled = window, queries, compiled
 
     def forward(self, batch: PackedBatch) -> Losses:
@@ -123,12 +123,10 @@ class OmniChat(nn.Module):
             ValueError: slots and windows differ in number; neither waves nor the right features are there.
         """
         heard = self.embed(batch)
-        hidden = packed_hidden(
-            self.llm, heard.embeds, batch.positions, batch.starts, batch.max_length, self.compiled, batch.shared
-        )
+        targets, lengths = batch.targets, (batch.positions, batch.starts, batch.max_length)
         # A target is predicted one position earlier. Targets never open a dialogue, so that is in the same dialogue.
-        targets = batch.targets
-        losses = target_losses(self.llm, hidden.index_select(0, targets - 1), batch.labels[targets], self.compiled)
+        hidden = packed_hidden(self.llm, heard.embeds, *lengths, self.compiled, batch.shared, picked=targets - 1)
+        losses = target_losses(self.llm, hidden, batch.labels[targets], self.compiled)
         style = batch.kinds[targets] == STYLE_TARGET
         return Losses(
             total=losses.sum(),

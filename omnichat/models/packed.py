@@ -1,6 +1,6 @@
 """Dialogues lying end to end in one row of a language model: no padding, and attention only inside each.
 
-Shapes: T tokens of all dialogues end to end, B dialogues, D width, d width of a head.
+Shapes: T tokens of all dialogues end to end, B dialogues, n positions picked of them, D width, d width of a head.
 """
 
 import inspect
@@ -15,6 +15,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from omnichat.batch import SharedPrefix
 
@@ -26,6 +27,29 @@ _VARLEN_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _V
 _VARLEN_GROUPED = "enable_gqa" in _VARLEN_OPTIONS
 
 
+class LastLayer(LlamaDecoderLayer):
+    """A Llama's last layer, which can leave out what nobody looks at: behind its attention a position is alone."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, picked: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """(1, T, D) -> (1, T, D); of the positions `picked` (n,) alone, in their order: (1, n, D)."""
+        if picked is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), *args, **kwargs)
+        x = (hidden_states + attended).index_select(1, picked)
+        added: Tensor = self.mlp(self.post_attention_layernorm(x))
+        return x + added
+
+
+def with_last_layer(llm: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same model, able to compute its last layer for the positions that are asked for only.
+
+    Weights and their names stay as they are. To be called before an engine wraps the layers.
+    """
+    last: Any = llm.model.layers[-1]
+    last.__class__ = LastLayer
+    return llm
+
+
 def packed_hidden(
     llm: LlamaForCausalLM,
     embeds: Tensor,
@@ -34,6 +58,7 @@ def packed_hidden(
     max_length: int,
     compiled: bool = False,
     shared: SharedPrefix | None = None,
+    picked: Tensor | None = None,
 ) -> Tensor:
     """Last hidden states (T, D) of B dialogues lying end to end; attention never crosses from one to another.
 
@@ -48,16 +73,22 @@ def packed_hidden(
         compiled: whether to run the layers through torch.compile, once for all layers and all lengths.
         shared: to compute what the dialogues begin with once, which changes nothing but the time: where they are equal,
             so are their keys, values and hidden states. Not with dropout, which would be drawn once for all.
+        picked: (n,) int64, the positions whose hidden states are wanted, (n, D) in their order: the last layer's
+            feed-forward is computed for no other. Of a model that went through `with_last_layer`.
     """
     if shared is not None:
         embeds, positions = embeds.index_select(0, shared.kept), positions.index_select(0, shared.kept)
     hidden, places = embeds[None].clone(), positions[None]  # a view would be compiled apart from what follows it
     rotary = llm.model.rotary_emb(hidden, position_ids=places)
-    run = _compiled_layer() if compiled else _layer
-    for layer in llm.model.layers:
+    run, run_last = (_compiled_layer(), _compiled_last_layer()) if compiled else (_layer, _last_layer)
+    *layers, last = llm.model.layers
+    for layer in layers:
         hidden = run(layer, hidden, places, rotary, starts, max_length, shared)
-    last: Tensor = llm.model.norm(hidden)
-    return last[0] if shared is None else last[0].index_select(0, shared.places)
+    assert picked is None or isinstance(last, LastLayer), "the model has to go through with_last_layer"
+    wanted = picked if picked is None or shared is None else shared.places.index_select(0, picked)
+    hidden = run_last(last, hidden, places, rotary, starts, max_length, shared, wanted)
+    found: Tensor = llm.model.norm(hidden)
+    return found[0] if shared is None or picked is not None else found[0].index_select(0, shared.places)
 
 
 def _layer(
@@ -67,7 +98,8 @@ def _layer(
     rotary: tuple[Tensor, Tensor],
     starts: Tensor,
     max_length: int,
-    shared: SharedPrefix | None = None,
+    shared: SharedPrefix | None,
+    **only: Tensor,
 ) -> Tensor:
     return layer(
         hidden,
@@ -81,13 +113,34 @@ def _layer(
         max_length_q=max_length,
         max_length_k=max_length,
         shared=shared,
+        **only,
     )
+
+
+def _last_layer(
+    layer: nn.Module,
+    hidden: Tensor,
+    places: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    starts: Tensor,
+    max_length: int,
+    shared: SharedPrefix | None,
+    picked: Tensor | None,
+) -> Tensor:
+    only = {} if picked is None else {"picked": picked}
+    return _layer(layer, hidden, places, rotary, starts, max_length, shared, **only)
 
 
 @lru_cache(maxsize=1)
 def _compiled_layer() -> Callable[..., Tensor]:
     # A function of the layer instead of each layer: what is compiled for the first serves all.
     return torch.compile(_layer, dynamic=True)
+
+
+@lru_cache(maxsize=1)
+def _compiled_last_layer() -> Callable[..., Tensor]:
+    # Compiled apart, so that its kinds of input don't add to the few that one function may have.
+    return torch.compile(_last_layer, dynamic=True)
 
 
 def packed_attention(

@@ -7,6 +7,7 @@ targets, W frozen weights of the language model's layers, R LoRA weights, V x D 
 
     layers      2 W T forward, 2 W T backward (gradients of activations only: the weights are frozen)
     LoRA        2 R T forward, 4 R T backward
+                in the last layer's feed-forward n stands for T
     attention   2 L^2 D forward for each dialogue and layer (causal: half of all pairs), twice that backward
     logits      2 V D n forward, 2 V D n backward
     Mix-Former  2 M a window forward, M its multiplications, and twice that backward
@@ -88,16 +89,16 @@ def language_model_flops(llm: LlamaForCausalLM, lengths: Sequence[int], num_targ
     """Forward and backward of packed dialogues with these many tokens each, the first `shared` once for all."""
     again, config = len(lengths) - 1, llm.config
     tokens, pairs = sum(lengths) - again * shared, sum(length**2 for length in lengths) - again * shared**2
-    # Not of the tensor, which holds a shard, or two numbers in a byte, where the engine or `quantization` says so.
-    linear = {
-        name: m.in_features * m.out_features for name, m in llm.model.layers.named_modules() if isinstance(m, nn.Linear)
-    }
-    adapters = sum(count for name, count in linear.items() if ".lora_" in name)
-    frozen = sum(linear.values()) - adapters
+    products, behind = 0, f"{config.num_hidden_layers - 1}.mlp."
+    for name, module in llm.model.layers.named_modules():
+        if isinstance(module, nn.Linear):
+            rows = num_targets if name.startswith(behind) else tokens  # see `packed.LastLayer`
+            # Not of the tensor, which holds a shard, or two numbers in a byte, where engine or `quantization` says so.
+            products += (6 if ".lora_" in name else 4) * rows * module.in_features * module.out_features
     width = config.num_attention_heads * cast(int, llm.model.layers[0].self_attn.head_dim)
     attention = 3 * 2 * pairs * width * config.num_hidden_layers
     logits = 4 * llm.lm_head.in_features * llm.lm_head.out_features * num_targets
-    return float((4 * frozen + 6 * adapters) * tokens + attention + logits)
+    return float(products + attention + logits)
 
 
 def mixformer_flops(mixformer: MixFormer, windows: int) -> float:

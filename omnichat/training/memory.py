@@ -8,8 +8,9 @@ c bytes of a number; checked against what autograd really saves):
     compiled   c D for each of two residual inputs, c D once for adapters of one input, c (2 D + 2 K), 2 c F: norms and
                the gate's product are computed again
 
-and a window of the Mix-Former, for each expert of width W (L frames, K queries, h hidden, f feed-forward, H heads, n
-layers), under autocast: L W (4 + 4 n) + n K (4 H W + 4 f + 18 h).
+in the last layer for targets alone from the second norm on; and a window of the Mix-Former, for each expert of width W
+(L frames, K queries, h hidden, f feed-forward, H heads, n layers), under autocast:
+L W (4 + 4 n) + n K (4 H W + 4 f + 18 h).
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from omnichat.models.qformer import QFormerLayer
 from omnichat.models.target_loss import LOSS_ROWS
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # a code, a byte for 64 of them, a float32 for 256 of those: double quantisation
+FEED_FORWARD = {"second", "gate_proj", "up_proj", "down_proj"}  # what adapters are given there
 LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
 
 
@@ -95,7 +97,7 @@ def estimate_memory(model: OmniChat, config: RunConfig, batch: MicroBatch, ranks
     frozen = frozen_bytes(model, config)
 
     # A step begins with the experts, when nothing is saved yet.
-    saved = batch.tokens * _layers_bytes(model, config) + _outside_bytes(model, batch, number)
+    saved = _layers_bytes(model, config, batch) + _outside_bytes(model, batch, number)
     work = max(_loss_bytes(model, batch, number, compiled), _backward_bytes(model, batch, number, compiled))
     heard = max((_expert_bytes(cast(Encoder, net), batch) for net in model.encoders.values()), default=0.0)
     return Memory(
@@ -136,17 +138,17 @@ def frozen_bytes(model: OmniChat, config: RunConfig) -> float:
     return sum(linear.values()) * (NF4 if quantised else number) + rest * number
 
 
-def _layers_bytes(model: OmniChat, config: RunConfig) -> float:
-    """Kept per token by all layers; with activation checkpointing their inputs, and one layer as a whole."""
+def _layers_bytes(model: OmniChat, config: RunConfig, batch: MicroBatch) -> float:
+    """Kept by all layers; with activation checkpointing their inputs, and one layer as a whole."""
     layers, number = model.llm.config.num_hidden_layers, compute_bytes(config)
-    one = layer_bytes(model, number, config.trainer.compile)
+    attention, feed_forward = layer_bytes(model, number, config.trainer.compile)
     if not config.trainer.activation_checkpointing:
-        return layers * one
-    return layers * number * model.llm.config.hidden_size + one
+        return batch.tokens * (layers * attention + (layers - 1) * feed_forward) + batch.targets * feed_forward
+    return batch.tokens * (layers * number * model.llm.config.hidden_size + attention + feed_forward)
 
 
-def layer_bytes(model: OmniChat, number: int, compiled: bool) -> float:
-    """Kept per token by one layer of the language model."""
+def layer_bytes(model: OmniChat, number: int, compiled: bool) -> tuple[float, float]:
+    """Kept per token by one layer of the language model: by attention and its norm, by feed-forward and its norm."""
     config = model.llm.config
     width, feed_forward = config.hidden_size, config.intermediate_size
     attention = model.llm.model.layers[0].self_attn
@@ -161,10 +163,12 @@ def layer_bytes(model: OmniChat, number: int, compiled: bool) -> float:
     # What the frozen products of one input share is kept once where the compiler, or no autocast, makes no copies.
     sources = {"q_proj": "norm", "k_proj": "norm", "v_proj": "norm", "gate_proj": "second", "up_proj": "second"}
     distinct = {sources.get(name, name): size for name, size in adapted.items() if name != "o_proj"}
+    inputs = adapted if number == 2 and not compiled else distinct
+    behind = number * sum(size for name, size in inputs.items() if name in FEED_FORWARD)
+    before = number * sum(inputs.values()) - behind + heads
     if compiled:
-        return number * (2 * width + sum(distinct.values()) + 2 * feed_forward) + heads
-    inputs = adapted if number == 2 else distinct
-    return 4 * 2 * width + number * (sum(inputs.values()) + 3 * feed_forward) + heads
+        return before + number * width, behind + number * (width + 2 * feed_forward)
+    return before + 4 * width, behind + 4 * width + 3 * number * feed_forward
 
 
 def window_bytes(model: OmniChat) -> float:
@@ -184,7 +188,7 @@ def _outside_bytes(model: OmniChat, batch: MicroBatch, number: int) -> float:
     """Kept outside of the layers: embeddings, the last norm, hidden states of targets, frames, the Mix-Former."""
     width, frames = model.llm.config.hidden_size, [num_frames(samples) for samples in batch.num_samples]
     windows = sum(-(-count // model.window) for count in frames)
-    embeddings = batch.tokens * width * (3 * number + 4) + batch.targets * 2 * number * width
+    embeddings = batch.tokens * width * 3 * number + batch.targets * width * (2 * number + 4)
     heard = 2 * number * max(frames, default=0) * len(frames) * sum(model.mixformer.widths.values())
     return embeddings + heard + windows * window_bytes(model) * (1 if number == 2 else 1.5)
 

@@ -47,7 +47,7 @@ def test_packing_arms_are_equal(tmp_path: Path) -> None:
     batch = pack(make_examples(make_prompt(checkpoints), draw_dialogues(2)))
     arms = packing.make_arms(checkpoints, TOY, batch)
     found = {name: outcome(loss(), tensors) for name, (loss, tensors) in arms.items()}
-    for name in (packing.PADDED_LABELS, packing.PACKED_FULL, packing.PACKED_LABELS):
+    for name in (packing.PADDED_LABELS, packing.PACKED_FULL, packing.PACKED_LABELS, packing.LAST_LAYER, packing.SHARED):
         require_equal(name, found[name], packing.PADDED_FULL, found[packing.PADDED_FULL])
     leaking = batch._replace(starts=torch.tensor([0, len(batch.ids)], dtype=torch.int32), max_length=len(batch.ids))
     loss, tensors = packing.make_arms(checkpoints, TOY, leaking)[packing.PACKED_LABELS]

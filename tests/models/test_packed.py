@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from omnichat.batch import Example, SharedPrefix, pack
 from omnichat.models import packed as packed_module
-from omnichat.models.llm import load_llm
-from omnichat.models.packed import packed_hidden
+from omnichat.models.llm import add_lora, load_llm
+from omnichat.models.packed import packed_hidden, with_last_layer
 from omnichat.prompt import Tokens
 from tests.models.conftest import LENGTHS, embeddings, packed
 
@@ -91,23 +91,53 @@ def test_padding_masks_are_obeyed(llm: LlamaForCausalLM) -> None:
         torch.testing.assert_close(output.last_hidden_state[mask.flip(1)], torch.cat(packed(llm, rows)))
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("length", [0, 2])
+def test_picked_positions_are_those_of_the_whole(length: int, checkpointing: bool, folder: Path) -> None:
+    """Fails when the last layer, computed for some positions or none, gives other states or gradients."""
+    llm = with_last_layer(load_llm(folder))
+    add_lora(llm, 2, 4, targets=("q_proj", "v_proj", "up_proj", "down_proj"))
+    trained = [parameter for parameter in llm.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        nn.init.normal_(parameter, std=0.1)
+    if checkpointing:
+        llm.activation_checkpointing_enable()
+        llm.train()
+    rows = embeddings()
+    embeds = torch.cat([part for row in rows for part in (rows[0][:length], row[length:])]).requires_grad_()
+    starts = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
+    lengths = (torch.cat([torch.arange(length) for length in LENGTHS]), starts, max(LENGTHS))
+    shared = shared_prefix(LENGTHS, length) if length else None
+    for picked in (torch.tensor([6, 1, 2, int(starts[-1]) - 1]), torch.tensor([], dtype=torch.int64)):
+        every = packed_hidden(llm, embeds, *lengths, shared=shared).index_select(0, picked)
+        some = packed_hidden(llm, embeds, *lengths, shared=shared, picked=picked)
+        torch.testing.assert_close(some, every)
+        weights = torch.randn_like(some)
+        of_some, of_every = (torch.autograd.grad((x * weights).sum(), [embeds, *trained]) for x in (some, every))
+        torch.testing.assert_close(of_some, of_every)
+
+
+@pytest.mark.parametrize("picks", [False, True])
 @pytest.mark.parametrize("share", [False, True])
-def test_compiled_layers(share: bool, llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_layers(share: bool, picks: bool, llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when compiling changes what is computed, or is done anew for another layer or other lengths."""
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(packed_module._layer, dynamic=True, backend=counter)
-    monkeypatch.setattr(packed_module, "_compiled_layer", lambda: compiled)
+    torch.compiler.reset()  # what other tests had compiled counts towards the few kinds of input one function may have
+    llm, counter = with_last_layer(llm), CompileCounterWithBackend("aot_eager")
+    for name in ("layer", "last_layer"):
+        compiled = torch.compile(getattr(packed_module, f"_{name}"), dynamic=True, backend=counter)
+        monkeypatch.setattr(packed_module, f"_compiled_{name}", lambda compiled=compiled: compiled)
     frames = []
     for lengths in ((5, 9, 3), (2, 12), (4, 4, 4, 7)):
         rows = [torch.randn(length, llm.config.hidden_size) for length in lengths]
         embeds = torch.cat(rows).requires_grad_()
         starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
         positions = torch.cat([torch.arange(length) for length in lengths])
-        weights = torch.randn(len(embeds), llm.config.hidden_size)
         shared = shared_prefix(lengths, 1) if share else None
+        picked = torch.arange(1, len(embeds), 2) if picks else None
+        weights = torch.randn(len(embeds) if picked is None else len(picked), llm.config.hidden_size)
         outcomes = []
         for choice in (False, True):
-            hidden = packed_hidden(llm, embeds, positions, starts, max(lengths), choice, shared)
+            hidden = packed_hidden(llm, embeds, positions, starts, max(lengths), choice, shared, picked)
             outcomes.append((hidden, *torch.autograd.grad((hidden * weights).sum(), embeds)))
         for one, other in zip(*outcomes, strict=True):
             torch.testing.assert_close(one, other)

@@ -35,6 +35,11 @@ def test_language_model_and_mixformer() -> None:
     ours += 3 * mixformer_flops(model.mixformer, windows)
     # Torch also counts what is computed for padded windows and leaves out what needs no gradient: experts' own frames.
     assert linear == pytest.approx(ours, rel=0.1)
+    fewer = batch._replace(targets=batch.targets[:1])
+    less = linear - counted(lambda: model(fewer).total.backward())[0]
+    assert less == ours + attention - language_model_flops(model.llm, lengths, 1) - 3 * mixformer_flops(
+        model.mixformer, windows
+    )
     model.encoders.clear()
     assert step_flops(model, lengths, batch.num_targets, batch.num_samples) == pytest.approx(ours + attention)
 

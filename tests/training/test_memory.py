@@ -11,7 +11,7 @@ from omnichat.config import load_config
 from omnichat.models.llm import add_lora
 from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
-from omnichat.models.packed import PACKED, packed_hidden
+from omnichat.models.packed import PACKED, packed_hidden, with_last_layer
 from omnichat.training.memory import MicroBatch, estimate_memory, layer_bytes, window_bytes
 from omnichat.training.optim import build_optimizer
 from tests.spoken import make_model
@@ -86,7 +86,27 @@ def test_a_layer_keeps_what_is_counted(dtype: torch.dtype, targets: tuple[str, .
     """Activations are most of the memory: a tensor left out would be gigabytes at full size."""
     half = dtype == torch.bfloat16
     found = layer_saves(lambda layers: llama(layers, dtype, targets), half, compiled)
-    assert layer_bytes(model_of(llama(2, dtype, targets)), 2 if half else 4, compiled) == pytest.approx(found, rel=0.05)
+    counted = sum(layer_bytes(model_of(llama(2, dtype, targets)), 2 if half else 4, compiled))
+    assert counted == pytest.approx(found, rel=0.05)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("q_proj", "up_proj", "down_proj")], ids=str)
+def test_the_last_layer_keeps_targets_from_its_second_norm_on(targets: tuple[str, ...], half: bool) -> None:
+    """Fails when what is left out for all other tokens is kept all the same, or counted as if it were."""
+    dtype, number = (torch.bfloat16, 2) if half else (torch.float32, 4)
+    llm = with_last_layer(llama(2, dtype, targets))
+    tokens, picked = 256, torch.arange(0, 256, 4)
+    embeds = torch.randn(tokens, WIDTH, dtype=dtype, requires_grad=True)
+    starts = torch.tensor([0, tokens], dtype=torch.int32)
+
+    def forward(picked: Tensor | None) -> Tensor:
+        return packed_hidden(llm, embeds, torch.arange(tokens), starts, tokens, picked=picked)
+
+    every, some = (saved_bytes(llm, lambda which=which: forward(which), half) for which in (None, picked))
+    _, feed_forward = layer_bytes(model_of(llm), number, False)
+    last_norm = 4 * WIDTH
+    assert every - some == pytest.approx((tokens - len(picked)) * (feed_forward + last_norm), rel=0.02)
 
 
 def test_a_window_keeps_what_is_counted() -> None:
