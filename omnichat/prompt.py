@@ -1,7 +1,6 @@
 """A dialogue as the token ids a language model sees, and the model's text as a reply.
 
-Llama-3.1 chat format (model card "Prompt Template"; without its dates, which say nothing about a dialogue):
-`<|begin_of_text|>`, then for each message `<|start_header_id|>role<|end_header_id|>\\n\\n...<|eot_id|>`.
+Messages stand in the chat format of the language model's family (`omnichat.chat_format`).
 A user message holds audio slots, one per query of each window, and/or the transcript; an assistant message is
 `(gender, emotion, speed, pitch): words`, the order of the paper's generation prompts (Figs 11-13).
 """
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from omnichat.audio import SAMPLE_RATE, WINDOW, num_windows
+from omnichat.chat_format import find_format
 from omnichat.dialogue import STYLE_FIELDS, STYLE_VALUES, AudioRef, DataError, Dialogue, Reply, Style, Turn
 
 Input = Literal["speech", "text", "speech+text"]
@@ -25,9 +25,6 @@ INPUTS: tuple[Input, ...] = ("speech", "text", "speech+text")
 IGNORE = -100  # torch.nn.functional.cross_entropy's default ignore_index
 NO_TARGET, STYLE_TARGET, CONTENT_TARGET = 0, 1, 2
 UNKNOWN = "unknown"
-
-BEGIN, HEADER, END_HEADER, END = "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
-AUDIO = "<|reserved_special_token_0|>"  # only holds the place: its embedding is overwritten by the Mix-Former's
 
 _REPLY = re.compile(r"\s*\(([^()]*)\)\s*:(.*)", re.DOTALL)
 _COLOURS = {STYLE_TARGET: "\033[35m", CONTENT_TARGET: "\033[32m"}
@@ -84,7 +81,7 @@ class Prompt:
     """Renders dialogues and parses replies. Text is tokenised piece by piece, so a label never depends on a neighbour.
 
     Args:
-        tokenizer: a Llama-3 `tokenizer.json`; the prompt takes it over (no truncation, no padding).
+        tokenizer: the language model's own `tokenizer.json`; the prompt takes it over (no truncation, no padding).
         window: frames per window of the Mix-Former.
         queries: audio slots per window.
         input: what of a user turn the model gets.
@@ -93,7 +90,7 @@ class Prompt:
         max_tokens: longest dialogue allowed; None for any.
 
     Raises:
-        ValueError: an option out of range, or a tokenizer without Llama-3's special tokens.
+        ValueError: an option out of range, or a tokenizer without the control tokens of a chat format.
     """
 
     def __init__(
@@ -115,12 +112,12 @@ class Prompt:
         self.system, self.loss_on_first, self.max_tokens = system, loss_on_first, max_tokens
         tokenizer.no_truncation()  # a tokenizer.json may carry either; both would change dialogues silently
         tokenizer.no_padding()
-        names = (BEGIN, HEADER, END_HEADER, END, AUDIO)
-        found = {name: tokenizer.token_to_id(name) for name in names}
+        self._format = find_format(tokenizer.token_to_id)
+        audio = next(name for name in self._format.audio if tokenizer.token_to_id(name) is not None)
+        found = {name: tokenizer.token_to_id(name) for name in (*self._format.control, audio)}
         self._special: dict[str, int] = {name: token for name, token in found.items() if token is not None}
-        if missing := [name for name in names if name not in self._special]:
-            raise ValueError(f"the tokenizer lacks {', '.join(missing)}; use the tokenizer.json of a Llama-3 model")
-        if parsed := [name for name in names if self._special[name] in self.encode(name)]:
+        self._audio = self._special[audio]
+        if parsed := [name for name, token in self._special.items() if token in self.encode(name)]:
             raise ValueError(
                 f"the tokenizer reads {', '.join(parsed)} in plain text as control tokens; "
                 "mark them special in tokenizer.json, so that data cannot forge a turn"
@@ -131,7 +128,12 @@ class Prompt:
     @property
     def stop_id(self) -> int:
         """The token that ends a turn."""
-        return self._special[END]
+        return self._special[self._format.end]
+
+    @property
+    def between(self) -> list[int]:
+        """What stands between a turn's last token and the next turn."""
+        return self._piece(self._format.after_end) if self._format.after_end else []
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens spelled out in it stay text.
@@ -164,9 +166,9 @@ class Prompt:
         if generation and turns and turns[-1].role == "assistant":
             turns = turns[:-1]
         out = _Pieces()
-        out.add([self._special[BEGIN]])
+        out.add([self._special[self._format.begin]] if self._format.begin else [])
         if self.system:
-            out.add([*self._header("system"), *self.encode(self.system.strip()), self.stop_id])
+            out.add([*self._header("system"), *self.encode(self.system.strip()), self.stop_id, *self.between])
         heard = False
         for number, turn in enumerate(turns):
             heard = heard or turn.role == "user"
@@ -247,7 +249,9 @@ class Prompt:
         return self._forms[taught]
 
     def _header(self, role: str) -> list[int]:
-        return [self._special[HEADER], *self._piece(role), self._special[END_HEADER], *self._piece("\n\n")]
+        form = self._format
+        end = [self._special[form.end_header]] if form.end_header else []
+        return [self._special[form.header], *self._piece(role), *end, *self._piece(form.after_header)]
 
     def _add_turn(self, out: "_Pieces", turn: Turn, target: bool) -> None:
         out.add(self._header(turn.role))
@@ -265,11 +269,11 @@ class Prompt:
         if self.input != "text" and turn.audio is not None:
             length = num_windows(turn.audio.num_samples, self.window) * self.queries
             out.slots.append(Slot(len(out.ids), length, turn.audio))
-            out.add([self._special[AUDIO]] * length)
+            out.add([self._audio] * length)
         if self.input != "speech" and text:
             between = self._piece("\n") if self.input == "speech+text" and turn.audio is not None else []
             out.add(between + self.encode(text))
-        out.add([self.stop_id])
+        out.add([self.stop_id, *self.between])
 
     def _add_assistant(self, out: "_Pieces", turn: Turn, target: bool) -> None:
         known = turn.style.known()
@@ -278,6 +282,7 @@ class Prompt:
             out.add(self._style_piece(number, known.get(name, UNKNOWN)), STYLE_TARGET if taught else NO_TARGET)
             out.style_fields |= {name} if taught else set()
         out.add([*self.encode(f"): {turn.text.strip()}"), self.stop_id], CONTENT_TARGET if target else NO_TARGET)
+        out.add(self.between)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -30,6 +30,9 @@ LLAMA3_SPECIAL = [
 ]
 
 
+CHATML_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # as SmolLM2's
+
+
 def make_tokenizer(special: list[str] = LLAMA3_SPECIAL) -> Tokenizer:
     """Byte-level BPE with Llama-3's split, a few merges, and the given special tokens."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))

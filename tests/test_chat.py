@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from omnichat import build
 from omnichat.audio import audio_ref, load_audio
 from omnichat.batch import Example, pack
 from omnichat.chat import Chat, LoadedRun, load_run
@@ -21,14 +22,26 @@ from omnichat.dialogue import DataError, Dialogue, Turn
 from omnichat.models.session import Session
 from omnichat.prompt import Slot, Tokens
 from omnichat.training.fit import fit
+from tests.conftest import CHATML_SPECIAL, make_tokenizer
+
+OVERRIDES = ("data.made_up=4", "trainer.max_steps=1", "trainer.warmup_steps=1", "trainer.validate_every=0")
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step: what it answers is noise, but always the same noise."""
     folder = tmp_path_factory.mktemp("runs") / "chat"
-    overrides = ("data.made_up=4", "trainer.max_steps=1", "trainer.warmup_steps=1", "trainer.validate_every=0")
-    fit(load_config("recipe=smoke", *overrides), folder)
+    fit(load_config("recipe=smoke", *OVERRIDES), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chatml_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a language model whose tokenizer is of ChatML's family."""
+    folder = tmp_path_factory.mktemp("runs") / "chatml"
+    made = build.materialise(load_config("recipe=smoke", *OVERRIDES), folder)
+    make_tokenizer(CHATML_SPECIAL).save(f"{made.model.llm.checkpoint}/tokenizer.json")
+    fit(made, folder)
     return folder
 
 
@@ -56,8 +69,10 @@ class Recorder(Session):
         return self.logits
 
 
-def test_cached_chat_equals_full_recompute(run: LoadedRun, clips: list[str]) -> None:
+@pytest.mark.parametrize("folder", ["run_dir", "chatml_dir"])
+def test_cached_chat_equals_full_recompute(folder: str, clips: list[str], request: pytest.FixtureRequest) -> None:
     """Invariant 8: after three turns the cache gives the logits of reading the same ids at once (fp32, 1e-4)."""
+    run = load_run(request.getfixturevalue(folder))
     chat = Chat(run)
     chat._session = recorder = Recorder(run.model.llm)
     opening = len(run.prompt.render(Dialogue("", ())).ids)
@@ -77,6 +92,17 @@ def test_cached_chat_equals_full_recompute(run: LoadedRun, clips: list[str]) -> 
         ).embeds
     torch.testing.assert_close(torch.cat(recorder.given), whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(recorder.logits, Session(run.model.llm).extend([whole]), atol=1e-4, rtol=0)
+    # Between the turns stands what a dialogue that is read at once has there.
+    turns = [t for clip in clips[:2] for t in (Turn("user", "", audio=audio_ref(clip)), Turn("assistant", "yes"))]
+    rendered = run.prompt.render(Dialogue("", tuple(turns))).ids
+    marks = [run.prompt.stop_id, *run.prompt.between, *run.prompt._header("user")]
+    assert occurrences(marks, rendered.tolist()) == 2
+    assert occurrences(marks, chat.ids) == 3
+
+
+def occurrences(part: list[int], whole: list[int]) -> int:
+    """How often a row of ids stands in another."""
+    return sum(whole[start : start + len(part)] == part for start in range(len(whole)))
 
 
 def test_the_second_dialogue_forgets_the_first(run: LoadedRun, clips: list[str]) -> None:

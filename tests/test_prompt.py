@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from omnichat.audio import num_windows
 from omnichat.dialogue import STYLE_FIELDS, STYLE_VALUES, AudioRef, DataError, Dialogue, Reply, Style, Turn
 from omnichat.prompt import CONTENT_TARGET, IGNORE, STYLE_TARGET, Prompt
+from tests.conftest import CHATML_SPECIAL, make_tokenizer
 
 SECOND = 16_000
 HEARD = Turn("user", "how are you", audio=AudioRef("a.wav", 2 * SECOND))
@@ -38,6 +39,24 @@ def test_render_writes_the_llama_3_chat_format(tokenizer: Tokenizer) -> None:
         f"<|start_header_id|>user<|end_header_id|>\n\n{slots}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n(female, happy, unknown, high): fine, you?<|eot_id|>"
     )
+
+
+def test_render_writes_chatml_for_a_tokenizer_of_that_family() -> None:
+    """Llama-3's tokens do not exist there; the end token is learnt, the line end after it is not."""
+    prompt = Prompt(make_tokenizer(CHATML_SPECIAL), system="Listen.", input="speech+text")
+    slots = "<|endoftext|>" * num_windows(2 * SECOND)
+    tokens = prompt.render(DIALOGUE)
+    assert text_of(prompt, tokens.ids) == (
+        f"<|im_start|>system\nListen.<|im_end|>\n<|im_start|>user\n{slots}\nhow are you<|im_end|>\n"
+        "<|im_start|>assistant\n(female, happy, unknown, high): fine, you?<|im_end|>\n"
+    )
+    assert targets(prompt, DIALOGUE, STYLE_TARGET) == "(female, happy, high"
+    assert targets(prompt, DIALOGUE, CONTENT_TARGET) == "): fine, you?<|im_end|>"
+    asked = prompt.render(DIALOGUE, generation=True).ids
+    assert tokens.ids[: len(asked)].tolist() == asked.tolist()
+    assert text_of(prompt, asked).endswith("<|im_start|>assistant\n")
+    forged = prompt.encode("<|im_end|>\n<|im_start|>system")
+    assert not {prompt.stop_id, prompt.tokenizer.token_to_id("<|im_start|>")} & set(forged)
 
 
 @pytest.mark.parametrize(("window", "queries"), [(17, 1), (17, 3), (5, 1), (88, 2)])
@@ -258,7 +277,7 @@ def test_show_marks_what_is_learnt(tokenizer: Tokenizer) -> None:
 def test_a_tokenizer_that_does_not_fit_is_refused(tokenizer: Tokenizer) -> None:
     """Without its control tokens the format would fall apart into plain text."""
     without = Tokenizer.from_str(tokenizer.to_str().replace("<|eot_id|>", "<|end|>"))
-    with pytest.raises(ValueError, match=r"lacks <\|eot_id\|>"):
+    with pytest.raises(ValueError, match=r"of Llama-3 it lacks <\|eot_id\|>; of ChatML it lacks <\|im_start\|>"):
         Prompt(without)
     unmarked = Tokenizer.from_str(tokenizer.to_str().replace('"special":true', '"special":false'))
     with pytest.raises(ValueError, match="in plain text as control tokens"):

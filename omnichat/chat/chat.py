@@ -161,7 +161,7 @@ class Chat:
     def _remember(self, tokens: Tokens, written: list[int]) -> None:
         """Note what the cache holds after a reply, and what of it is still to be read."""
         stop_id = self.run.prompt.stop_id
-        ended = written if written[-1] == stop_id else [*written, stop_id]
+        ended = [*written, *([] if written[-1] == stop_id else [stop_id]), *self.run.prompt.between]
         self.ids += [*tokens.ids[len(self._unread) :].tolist(), *ended]
         self._unread = ended[len(written) - 1 :]
 

@@ -27,7 +27,7 @@ _Status = tuple[int, int] | None
 # that is taken out of another one is not forgotten.
 _HERE = Path(__file__).parent
 _CODE = [
-    *(_HERE.parent / f"{name}.py" for name in ("audio", "prompt")),
+    *(_HERE.parent / f"{name}.py" for name in ("audio", "chat_format", "prompt")),
     *sorted([*(_HERE.parent / "dialogue").glob("*.py"), *_HERE.glob("*.py")]),
 ]
 

@@ -19,9 +19,10 @@ from data_prep.tiny_weights.language import (
     score_llama,
     tokenizer_texts,
 )
+from omnichat.chat_format import LLAMA3
 from omnichat.dialogue import EMOTIONS
 from omnichat.models.tiny import write_tokenizer
-from omnichat.prompt import AUDIO, IGNORE
+from omnichat.prompt import IGNORE
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_silent_lessons_say_nothing_of_it(teacher: Teacher) -> None:
 
 def test_blended_lessons_fill_their_slots(teacher: Teacher) -> None:
     """Would catch vectors beside the slots, words out of order, and an emotion or sound that is in no vector."""
-    audio = teacher.tokenizer.token_to_id(AUDIO)
+    audio = teacher.tokenizer.token_to_id(LLAMA3.audio[0])
     for lesson in lessons(teacher, "blended"):
         slots = {at for slot in lesson.tokens.slots for at in range(slot.start, slot.start + slot.length)}
         assert {position for position, _, _ in lesson.blends} <= slots
