@@ -1,6 +1,7 @@
 """Read any corpus that is a table of turns (CSV, TSV, JSONL) and a folder of audio into a store.
 
-A row is a turn, or a line of JSONL a dialogue with a list of turns. Columns that are not called like our fields are
+A row is a turn, or a line of JSONL a dialogue with a list of turns: as README.md shows them ("Data"), where audio may
+also be a path alone. Columns that are not called like our fields are
 named with --column FIELD=COLUMN; the fields are
   {fields}
 

@@ -14,6 +14,7 @@ from omnichat.dialogue.types import STYLE_FIELDS, AudioRef, Dialogue, Style, Tur
 # A URL, a drive or share of Windows, or a step up in its spelling.
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:|[A-Za-z]:[\\/]|\\|(.*[\\/])?\.\.\\", re.DOTALL)
 MAX_LINE = 8 * 2**20  # characters of a JSONL line, ours: a thousand turns make 1 MB; beyond, line ends are missing
+_LENGTHS = "; python -m data_prep.table makes a store of such a file, and finds the lengths"
 MAX_SAMPLES = 2**31  # 37 h at 16 kHz: a count beyond is a mistake, and would exhaust the memory
 
 
@@ -165,16 +166,16 @@ def _audio_from(record: Any, root: Path | None) -> AudioRef | None:
         return None
     known = {"path", "num_samples", "start", "channel", "sha256"}
     if not isinstance(record, dict) or set(record) - known:
-        raise DataError(
-            "wrong_type", f"audio must be an object with {', '.join(sorted(known))} only, got {shown(record)}"
-        )
+        message = f"audio must be an object with {', '.join(sorted(known))} only, got {shown(record)}"
+        raise DataError("wrong_type", message + (_LENGTHS if isinstance(record, str) else ""))
     path, channel, sha256 = record.get("path"), record.get("channel"), record.get("sha256", "")
     counts = {"num_samples": record.get("num_samples"), "start": record.get("start", 0)}
     if not isinstance(path, str) or not path or "\0" in path:
         raise DataError("wrong_type", f"audio.path must be the path of a file, got {shown(path)}")
     for name, count in counts.items():
         if type(count) is not int or not 0 <= count < MAX_SAMPLES:
-            raise DataError("wrong_type", f"audio.{name} must be a count of samples at 16 kHz, got {shown(count)}")
+            message = f"audio.{name} must be a count of samples at 16 kHz, got {shown(count)}"
+            raise DataError("wrong_type", message + (_LENGTHS if name not in record else ""))
     if channel is not None and (type(channel) is not int or channel < 0):
         raise DataError("wrong_type", f"audio.channel must be the number of a channel from 0, got {shown(channel)}")
     if not isinstance(sha256, str) or (sha256 and not re.fullmatch("[0-9a-f]{64}", sha256)):

@@ -1,7 +1,7 @@
 """Any corpus that is a table of turns (CSV, TSV or JSONL) and a folder of audio; which column holds what is an option.
 
 A row is a turn. JSONL may also hold a dialogue a line, with a list of turns in it: a turn then has the outer values
-too.
+too. Lines in the form of our own JSONL are read as well (`id`, `style`, `audio` as an object), and need no lengths.
 """
 
 import csv
@@ -35,6 +35,7 @@ FIELDS = {
     "pitch": "low, normal or high",
     "group": "script or speaker that must not be spread over splits",
     "split": "train, val or test",
+    "scene": "what else is known of the dialogue, an object of texts (JSONL)",
 }
 _PART = 64  # dialogues
 SHOWN = 20  # faults of a table
@@ -176,12 +177,29 @@ def _json_rows(path: Path, turns: str, faults: list[str]) -> Iterator[tuple[int,
             try:
                 record = json.loads(raw.decode("utf-8-sig"))
                 inner = record.pop(turns, None)
-                rows = [record] if inner is None else [{**record, **turn} for turn in inner]
+                rows = [record] if inner is None else [_flat(record, turn) for turn in inner]
             except (ValueError, RecursionError, TypeError, AttributeError) as error:
                 faults.append(f"{path}:{number}: is not an object of a turn or a dialogue ({error})")
                 continue
             for row in rows:
                 yield number, row
+
+
+def _flat(record: Mapping[str, Any], turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn's values by column, those of our own JSONL by the fields that hold the same."""
+    row = {**record, **turn}
+    if "dialogue" not in row and "id" in record:
+        row["dialogue"] = record["id"]
+    style, audio = row.get("style"), row.get("audio")
+    if isinstance(style, Mapping):
+        row = {**style, **row}
+    if isinstance(audio, Mapping):
+        row |= {"audio": audio.get("path"), "channel": audio.get("channel")}
+        if audio.get("start"):
+            row["start"] = audio["start"] / SAMPLE_RATE
+        if "num_samples" in audio:
+            row["end"] = (audio.get("start", 0) + audio["num_samples"]) / SAMPLE_RATE
+    return row
 
 
 def _dialogue(
@@ -198,7 +216,9 @@ def _dialogue(
             turns.append(_turn(values, folder, choices))
         except DataError as error:
             raise error.at(f"dialogue {dialogue!r}: line {line}") from None
-    scene = {
+    known = rows[0][1].get("scene")
+    scene = {**known} if isinstance(known, Mapping) else {}
+    scene |= {
         key: str(rows[0][1][field]) for key, field in (("script", "group"), ("split", "split")) if field in rows[0][1]
     }
     return checked(dialogue, _with_roles(turns, rows, assistant, choices), name, scene)

@@ -80,6 +80,33 @@ def test_all_forms_say_the_same(form: str, tmp_path: Path) -> None:
     assert dialogue.scene == {"script": "s", "split": "val"}
 
 
+def test_our_own_jsonl_needs_no_lengths(tmp_path: Path) -> None:
+    """What README.md shows was read without its styles, in silence; the lengths are in the files."""
+    calls(tmp_path, "", "empty.csv")
+    style, scene = {"gender": "female", "emotion": "happy"}, {"script": "s", "group": "g", "scenario": "emotion"}
+    answer = {"role": "assistant", "text": "b", "style": style}
+    asked = [
+        {"role": "user", "text": "a", "audio": "a.wav"},
+        {"role": "user", "text": "a", "audio": {"path": "a.wav", "channel": 1}},
+        {"role": "user", "text": "a", "audio": {"path": "a.wav", "start": 8_000, "num_samples": 16_000, "channel": 0}},
+    ]
+    lines = [
+        {"id": f"d{number}", "scene": scene, "turns": [{"id": "t0", **turn}, answer]}
+        for number, turn in enumerate(asked)
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    reading = read(tmp_path, Layout(table="mine.jsonl", audio_folder="wavs"))
+    assert reading.rejects == []
+    assert [dialogue.id for dialogue in reading.dialogues] == ["d0", "d1", "d2"]
+    for dialogue in reading.dialogues:
+        assert dialogue.turns[1].style == Style(**style)
+        assert dialogue.scene == scene
+    heard = [dialogue.turns[0].audio for dialogue in reading.dialogues]
+    assert [(ref.start, ref.num_samples, ref.channel) for ref in heard if ref is not None] == [
+        (0, 96_000, None), (0, 96_000, 1), (8_000, 16_000, 0),
+    ]  # fmt: skip
+
+
 def test_the_assistant_by_name(tmp_path: Path) -> None:
     """Who answers calls need not speak last; what follows the last answer has none and is left out."""
     calls(tmp_path, CALLS + "1,cust,bye,a.wav,5,6,0,\n")
