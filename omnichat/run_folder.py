@@ -16,6 +16,12 @@ REPORT = "report.html"
 OVERLONG_FILE = "overlong.txt"  # dialogues over the limit, and what was done with each
 
 
+def config_file(folder: Path) -> Path:
+    """The config of a run's folder, or of an export's; that of a run where there is neither."""
+    exported = folder / EXPORTED_CONFIG
+    return exported if exported.is_file() and not (folder / CONFIG_FILE).exists() else folder / CONFIG_FILE
+
+
 def has_checkpoint(run_dir: Path, step: int) -> bool:
     """Whether the run saved a checkpoint of this step; its files are not verified, which takes loading them."""
     return (run_dir / CHECKPOINTS / str(step) / MANIFEST).is_file()

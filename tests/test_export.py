@@ -18,6 +18,7 @@ from omnichat import build
 from omnichat.chat import Chat, LoadedRun, load_run
 from omnichat.checkpoint import CheckpointError, load_checkpoint, mark_best, save_checkpoint
 from omnichat.config import ConfigError, RunConfig, load_config
+from omnichat.evaluation.command import main as score
 from omnichat.export import export, main
 from omnichat.exported import load_trained
 from omnichat.models.tiny import write_llama
@@ -114,6 +115,15 @@ def test_an_export_answers_as_its_run_does(out: Path, run_dir: Path, ours: Loade
     assert Chat(loaded).reply(clip) == Chat(ours).reply(clip)
     with pytest.raises(CheckpointError, match="is an export of step 2 and holds no other"):
         load_run(moved, "best")
+
+
+def test_an_export_is_scored_as_a_run_is(out: Path, run_dir: Path, tmp_path: Path) -> None:
+    """Whoever was given it will want to see how it does on their own dialogues."""
+    moved, store = tmp_path / "moved", run_dir / "made_up" / "val.jsonl"
+    shutil.copytree(out, moved, ignore=shutil.ignore_patterns("merged"))
+    assert score([f"run={moved}", f"store={store}", "bootstrap=0", "max_new_tokens=5"], "How.") == 0
+    assert json.loads((moved / "scores.json").read_text())["splits"]["val"]["n"] == 4
+    assert (moved / "report.html").stat().st_size > 10_000
 
 
 def test_a_run_begins_with_an_export(out: Path, run_dir: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from omnichat.evaluation.arguments import (
 )
 from omnichat.evaluation.baselines.settings import BaselineConfig, ScoredConfig, read_baseline
 from omnichat.recipes import did_you_mean, locate
-from omnichat.run_folder import CONFIG_FILE
+from omnichat.run_folder import config_file
 from omnichat.schema import EvaluationConfig, RunConfig
 
 STAGES = ("all", "generate", "score", "report")
@@ -119,12 +119,12 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def read_config(run: Path, settings: Mapping[str, int | str]) -> ScoredConfig:
-    """The config of a run folder, or of a baseline's, with its evaluation settings overridden.
+    """The config of a run folder, an export or a baseline's folder, with its evaluation settings overridden.
 
     Raises:
         UsageError: no run there, a config that does not fit the schema, or a setting out of range.
     """
-    path = run / CONFIG_FILE
+    path = config_file(run)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         is_baseline = isinstance(values, dict) and "baseline" in values
