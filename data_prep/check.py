@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--tokenizer and --max-tokens go together")
     tokenizer = given.tokenizer / "tokenizer.json" if given.tokenizer is not None else None
     if tokenizer is not None and not tokenizer.is_file():
-        parser.error(f"no file {tokenizer}; --tokenizer takes the folder of a Llama-3 model")
+        parser.error(f"no file {tokenizer}; --tokenizer takes the folder of a language model")
     options = Options(given.decode, tokenizer, given.max_tokens, given.input)
     try:
         prompt_of(options)  # a tokenizer that cannot be used is no fault of the store
@@ -54,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAULTS
     notices = [notice for found in splits.values() for notice in found.notices]
-    for fault in faults:
-        print(shown(fault))
-    print(table(splits, faults, notices))
     if given.json is not None:
         write_whole(given.json, masked(report(str(given.store), splits, faults, notices)))
+    for fault in faults:
+        print(shown(fault))
+    print(table(splits, faults, notices), flush=True)
     return FAULTS if faults else SOUND
 
 
@@ -131,7 +131,7 @@ def _command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=at_least_one, default=cores, metavar="N", help=f"processes ({cores}, the cores)"
     )
-    lengths = "folder of a Llama-3 model: dialogues of more than --max-tokens are faults too"
+    lengths = "folder of a language model: dialogues of more than --max-tokens are faults too"
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help=lengths)
     longest = "longest dialogue in tokens, without a system message"
     parser.add_argument("--max-tokens", type=at_least_one, metavar="N", help=longest)
@@ -141,4 +141,8 @@ def _command_line() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # `check STORE | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells it again at exit
+        sys.exit(1)

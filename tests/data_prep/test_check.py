@@ -94,7 +94,9 @@ def test_wrong_usage_ends_with_2(arguments: list[str], tmp_path: Path, capsys: p
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("content", "said"), [("{", "cannot be read as a tokenizer"), (None, "the tokenizer lacks")])
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "cannot be read as a tokenizer"), (None, "the tokenizer is of no chat format")]
+)
 def test_a_tokenizer_that_cannot_be_used_is_wrong_usage(
     content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,3 +121,18 @@ def test_whatever_is_broken_takes_one_line_of_bounded_length(
         at = next(number for number, line in enumerate(lines) if line.split()[0] == "dialogues")
         assert at <= 1
         assert all(len(line) <= MAX_SHOWN + 40 for line in lines)
+
+
+def test_a_reader_that_has_enough_gets_no_traceback(tmp_path: Path) -> None:
+    """`check STORE | head` is the usual way to look at a bad store; the JSON is written all the same."""
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": 1}\n' * 20_000)  # more than a pipe holds
+    found = tmp_path / "found.json"
+    command = (
+        f"{sys.executable} -m data_prep.check {path} --workers 1 --json {found} | head -1; exit ${{PIPESTATUS[0]}}"
+    )
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    assert json.loads(found.read_text())["reasons"] == {"wrong_type": 20_000}
