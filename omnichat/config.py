@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from omnichat.recipes import compose, did_you_mean, force, with_own_keys
+from omnichat.recipes import compose, did_you_mean, force, read_overrides, with_own_keys
 from omnichat.schema import DataConfig, RunConfig, Section, SourceConfig, TrainerConfig
 
 # What pydantic adds to the place of a fault where a key may be of several types.
@@ -40,9 +40,17 @@ def load_config(*overrides: str) -> RunConfig:
     """The checked config of `python train.py OVERRIDES`.
 
     Raises:
-        ConfigError: see `validate`; or an override that cannot be applied.
+        ConfigError: see `validate`; or an override that cannot be applied, or has several values.
     """
-    config, faults = checked(with_own_keys(overrides))
+    alternatives, faults = read_overrides(with_own_keys(overrides))
+    faults += [f"{word}: there is no such option; settings are key=value" for word in overrides if word[:1] == "-"]
+    faults += [
+        f"{values[0].partition('=')[0]}: has {len(values)} values; give one, only train.py -m takes several"
+        for values in alternatives
+        if len(values) > 1
+    ]
+    config, others = checked([values[0] for values in alternatives if values])
+    faults += others
     if config is None or faults:
         raise ConfigError(faults)
     return config

@@ -102,7 +102,7 @@ def _parts(config: RunConfig, start: Checkpoint) -> list[str]:
 
 def licence_of(path: str) -> str:
     """The licence of weights: as their own README's front matter says, or as they are known by name."""
-    where = locate(path)
+    where = locate(path).resolve()  # from the repository's own folder `locate` gives what it got
     if where.is_relative_to(ROOT / "checkpoints" / "tiny"):
         return "Apache License 2.0 (made by omnichat)"
     if "random_weights" in where.parts:
@@ -175,7 +175,7 @@ def _rows(metrics: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _loading(config: RunConfig, merged: bool) -> list[str]:
-    base = _shown(str(config.model.llm.checkpoint))
+    base = f"PATH/TO/{Path(str(config.model.llm.checkpoint)).name}"
     heard = '"turn.wav"' if config.data.input == "speech" else '"turn.wav", "its words"'
     whole = [
         "With omnichat, and the frozen weights above where `omnichat_config.yaml` says, or where `weights` does:",

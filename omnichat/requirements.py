@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from omnichat.config import RunConfig
 from omnichat.recipes import locate
 
-# Where to get what the shipped recipes name: pages to look up, by key and by path.
+# Where to get what the shipped recipes name: pages to look up, by key, by name and by path.
 WEIGHTS = {
     "model.encoders.whisper.checkpoint": "openai-whisper's .pt file (README of openai/whisper on GitHub, 'Available "
     "models and languages') or the folder of the Hugging Face model page openai/whisper-large-v3",
@@ -15,14 +15,18 @@ WEIGHTS = {
     "model.encoders.beats.checkpoint": "BEATs_iter3+ (AS2M), linked from beats/README.md of microsoft/unilm on GitHub",
     "model.llm.checkpoint": "the folder of the Hugging Face model page meta-llama/Llama-3.1-8B-Instruct; "
     "its licence is accepted there",
+    "Llama-3.2-1B-Instruct": "the folder of the Hugging Face model page meta-llama/Llama-3.2-1B-Instruct; "
+    "its licence is accepted there",
 }
 PLACES = {
     "checkpoints/tiny": "ships with this repository: git checkout checkpoints/tiny",
     "corpora/quickstart": "make quickstart makes it",
     "corpora/sharechat_mini": "make sharechat-mini makes it",
     "corpora/interact": "docs/interaction.md says how it is made",
-    "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), as README.md, 'Data', describes",
-    "corpora/sharechat": "ShareChatX (sharechatx.github.io), as README.md, 'Data', describes",
+    "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), read by "
+    "python -m data_prep.dailytalk DOWNLOAD corpora/dailytalk",
+    "corpora/sharechat": "ShareChatX (sharechatx.github.io; its files are not released, to our knowledge), or name a "
+    "split of a store of its kind that docs/synthesis.md makes",
 }
 EXTRAS = {"bitsandbytes": "qlora"}  # where it is not called as the package
 # What a folder of weights must hold, in the layout of its upstream; half a download lacks some of it.
@@ -51,7 +55,8 @@ def _absent(paths: Iterator[tuple[str, str]]) -> list[str]:
     lines = []
     for key, path in paths:
         place = locate(path)
-        source = next((text for part, text in PLACES.items() if part in path), WEIGHTS.get(key, "correct the path"))
+        page = WEIGHTS.get(place.name) or WEIGHTS.get(key, "correct the path")
+        source = next((text for part, text in PLACES.items() if part in path), page)
         if not place.exists() and place.with_name(f"{place.name}.jsonl").exists():
             lines.append(f"{key}: no folder {place}; there is a file {place.name}.jsonl: name it in full")
         elif not place.exists():

@@ -193,8 +193,9 @@ def test_the_command_takes_a_checkpoint(
     """One that is not there is named with those that are; a word that is no option shows how it is called."""
     for arguments, code, said in (
         ([f"run={run_dir}", "checkpoint=7"], 1, "no checkpoint of step 7; there are: 1"),
-        ([f"run={run_dir}", "chekpoint=7"], 2, "checkpoint=newest|best|STEP"),
-        ([f"run={run_dir}", "best"], 2, "checkpoint=newest|best|STEP"),
+        ([f"run={run_dir}", "chekpoint=7"], 2, "chekpoint=7: not an option"),
+        ([f"run={run_dir}", "best"], 2, "best: not an option"),
+        ([], 2, "run: is missing"),
     ):
         monkeypatch.setattr("sys.argv", ["chat", *arguments])
         assert main() == code
@@ -204,6 +205,17 @@ def test_the_command_takes_a_checkpoint(
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     monkeypatch.setattr("sys.argv", ["chat", f"run={run_dir}", "checkpoint=1"])
     assert main() == 0
+
+
+def test_words_where_a_path_belongs_are_told_what_a_turn_is(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first thing that is typed at a prompt is a greeting; there is no store whose root could be checked."""
+    lines = iter(["hello", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr("sys.argv", ["chat", f"run={run_dir}"])
+    assert main() == 0
+    assert capsys.readouterr().out == "error: hello: no such audio file; type the path of one\n"
 
 
 def test_ctrl_c_within_an_answer_begins_a_new_dialogue(

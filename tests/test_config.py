@@ -185,8 +185,12 @@ def test_unresolved_interpolation_is_named() -> None:
     ("override", "fault"),
     [
         ("data.alhpa=1", "data.alhpa: unknown key; did you mean 'data.alpha'?"),
-        ("model=null", "Config group override must be a string"),
+        ("model=null", "model=null: no such model; there are: "),
         ("data.val=[a]", "Error merging override data.val=[a]"),
+        ("trainer=gpus", "trainer=gpus: no such trainer; there are: base, cpu, ddp, deepspeed"),
+        ("quickstart", "quickstart: is not of the form key=value"),
+        ("data.alpha=0.1,0.2", "data.alpha: has 2 values; give one, only train.py -m takes several"),
+        ("--markdown", "--markdown: there is no such option; settings are key=value"),
         (
             "+data.sources={1:{path:x,weight:1,foo:2}}",
             "data.sources.1.foo: unknown key; data.sources.1 has path, weight",

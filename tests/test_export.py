@@ -22,6 +22,7 @@ from omnichat.evaluation.command import main as score
 from omnichat.export import export, main
 from omnichat.exported import load_trained
 from omnichat.models.tiny import write_llama
+from omnichat.recipes import ROOT
 from omnichat.training.fit import fit
 
 OVERRIDES = (
@@ -225,7 +226,7 @@ def test_scores_are_shown_where_they_are_of_these_weights(run_dir: Path, tmp_pat
     assert "| BLEU-4 | 12.3 (10.0 to 20.0) |" in (tmp_path / "2" / "README.md").read_text()
 
 
-def test_licences_are_read_where_they_stand(run_dir: Path, tmp_path: Path) -> None:
+def test_licences_are_read_where_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The licence of a base model is that of its own card, not what its name suggests."""
     from omnichat.model_card import NOT_STATED, licence_of
 
@@ -235,6 +236,8 @@ def test_licences_are_read_where_they_stand(run_dir: Path, tmp_path: Path) -> No
     assert licence_of(str(tmp_path / "mine")).startswith("cc-by-4.0")
     assert licence_of(str(tmp_path / "Llama-3.1-8B-Instruct")) == "Llama 3.1 Community License"
     assert licence_of(str(tmp_path / "unknown.pt")) == NOT_STATED
+    monkeypatch.chdir(ROOT)  # as the README's commands are run; the path of a config is relative then
+    assert licence_of("checkpoints/tiny/whisper.pt") == "Apache License 2.0 (made by omnichat)"
 
 
 def test_which_checkpoint(run_dir: Path, tmp_path: Path) -> None:

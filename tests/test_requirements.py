@@ -41,8 +41,18 @@ def test_every_missing_file_is_named_with_its_key_and_its_source(elsewhere: RunC
     assert "microsoft/unilm" in lines["model.encoders.beats.checkpoint"]
     assert "meta-llama/Llama-3.1-8B-Instruct" in lines["model.llm.checkpoint"]
     assert "sharechatx.github.io" in lines["data.synthetic"]
+    assert "docs/synthesis.md" in lines["data.synthetic"], "it is not released: the way out is to make one"
     assert lines["data.real"].endswith("correct the path")
     assert "keonlee9420/DailyTalk" in lines["data.val.val"]
+    assert "python -m data_prep.dailytalk" in lines["data.val.val"]
+
+
+def test_the_one_billion_llama_is_looked_up_under_its_own_name() -> None:
+    """`model=omnichat_1b` lacked a 1B model and was sent to the page of the 8B one."""
+    config = load_config("recipe=dailytalk", "model=omnichat_1b", "model.llm.checkpoint=nowhere/Llama-3.2-1B-Instruct")
+    (line,) = (line for line in missing(config) if line.startswith("model.llm.checkpoint"))
+    assert "meta-llama/Llama-3.2-1B-Instruct" in line
+    assert "8B" not in line
 
 
 def test_a_store_in_its_other_form_is_pointed_to(elsewhere: RunConfig, tmp_path: Path) -> None:

@@ -20,15 +20,23 @@ Then, at each prompt, the path of an audio file (the run's input=speech), words 
 PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
 
 example: python -m omnichat.chat run=runs/quickstart"""
+KEYS = ("run", "checkpoint", *WEIGHTS)
+TURNS = {"speech": "the path of one", "speech+text": "PATH | WORDS"}
 
 
 def main() -> int:
     """The command line."""
     mask_output()
-    values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-    if "run" not in values or values.keys() - {"run", "checkpoint", *WEIGHTS} or len(values) != len(sys.argv) - 1:
+    if "--help" in sys.argv:
         print(USAGE)
-        return 0 if "--help" in sys.argv else 2
+        return 0
+    values = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    wrong = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in KEYS or "=" not in argument]
+    if wrong or "run" not in values:
+        fault = f"{', '.join(wrong)}: not an option" if wrong else "run: is missing"
+        print(f"chat: {fault}", file=sys.stderr)
+        print(USAGE)
+        return 2
     from omnichat.chat.chat import Chat  # torch and transformers: help and mistakes need not wait for them
 
     try:
@@ -69,6 +77,8 @@ def _answer(chat: "Chat", line: str) -> None:
                 shown = said
     except DataError as error:
         said = f"error: {error}"
+        if error.reason == "no_file":  # there is no store here, and whoever typed words wants to know why
+            said = f"error: {heard.strip()}: no such audio file; type {TURNS[chat.run.prompt.input]}"
     print(said[len(shown) :])
 
 

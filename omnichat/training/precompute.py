@@ -269,10 +269,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         share, overrides = _share(sys.argv[1:], os.environ)
-        # In these sections the keys are the user's own; Hydra wants to be told that they may be new.
-        config = load_config(
-            *(f"++{word}" if word.startswith(("data.val.", "data.test.")) else word for word in overrides)
-        )
+        config = load_config(*overrides)
         if faults := _faults(config):
             raise ConfigError(faults)
         if config.threads is not None:

@@ -143,7 +143,7 @@ def test_report_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         (["recipe=smoke"], 2, "model.random: random nets have no sizes"),
         (["recipe=dailytalk", "trainer.micro_batch=5"], 2, "trainer.micro_batch: 48 dialogues a step"),
         (["recipe=dailytalk", "model.llm.checkpoint=checkpoints/Other"], 2, "download it, or name one of Llama-3.1-8B"),
-        (["recipe=nope"], 2, "nope"),
+        (["recipe=dailytlk"], 2, "recipe=dailytlk: no such recipe; did you mean 'dailytalk'?"),
         (["recipe=dailytalk", "trainer.nope=1"], 2, "nope"),
     ],
 )
