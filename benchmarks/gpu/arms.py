@@ -25,7 +25,7 @@ from omnichat.models.mixformer import MixFormer
 from omnichat.models.omnichat import OmniChat
 from omnichat.models.packed import PACKED
 from omnichat.prompt import IGNORE
-from omnichat.training.optim import build_optimizer
+from omnichat.training.optim import Verdict, build_optimizer, leave_out_unless, leaves_out_by_itself
 
 CLIP = 1.0
 
@@ -47,6 +47,7 @@ class Arm(ABC):
             if parameter.requires_grad
         }
         self.optimizer = self.make_optimizer()
+        self._before: Verdict | None = None
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The project's."""
@@ -77,8 +78,13 @@ class Arm(ABC):
         """One update; the loss before it."""
         loss = self.backward(micro_batches, targets, clock)
         norm = nn.utils.clip_grad_norm_(self.trainable.values(), CLIP)
-        if bool(norm.isfinite()):  # as training does (training/guard.py): here alone the CPU waits for the device
-            self.optimizer.step()
+        # As training does (training/guard.py): the CPU waits for nothing but the step before.
+        if self._before is not None:
+            self._before.sound()
+        self._before = Verdict(norm.isfinite())
+        if leaves_out_by_itself(self.optimizer):
+            leave_out_unless(norm.isfinite(), self.optimizer)
+        self.optimizer.step()
         self.optimizer.zero_grad()
         clock.mark("optimizer")
         return loss

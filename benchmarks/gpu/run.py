@@ -37,7 +37,8 @@ TRIM, PAD30 = "online trim, compiled", "online pad30, compiled"
 PLAIN, SALMONN = "plain loop", "SALMONN-style step"
 SHARED = "cached, compiled, shared prefix"
 EXPERTS = "online trim, experts compiled"  # and Q-Formers, and the language model
-ARMS = (COMPILED, EAGER, TRIM, PAD30, PLAIN, SALMONN, SHARED, EXPERTS)
+QFORMERS = "cached, Q-Formers compiled"  # and the language model
+ARMS = (COMPILED, EAGER, TRIM, PAD30, PLAIN, SALMONN, SHARED, EXPERTS, QFORMERS)
 USER_HOURS = (672 + 217 + 242) / 2  # OmniChat, Table 1: hours of the three subsets; about half are the user's
 EQUAL_DIALOGUES = 4
 MicroBatches = Sequence[PackedBatch | PaddedBatch]
@@ -94,7 +95,7 @@ class Bench:
     def arm(self, name: str) -> Arm:
         """An arm with an optimizer of its own. It shares nets with the arms before, which must not be run any more."""
         for part in (*self.encoders.values(), self.mixformer):
-            compile_layers(part, name == EXPERTS)
+            compile_layers(part, name in (EXPERTS, QFORMERS))
         if name == PLAIN:
             return PlainLoop(self.encoders, self.mixformer, self.llm, self.device)
         if name == SALMONN:
@@ -109,7 +110,7 @@ class Bench:
 
     def micro_batches(self, name: str, examples: Sequence[Example] | None = None) -> list[MicroBatches]:
         """Each step's micro-batches on the host, as this arm takes them; of these examples, if given, as one step."""
-        if name in (COMPILED, EAGER):
+        if name in (COMPILED, EAGER, QFORMERS):
             return [[batch] for batch in self.packed] if examples is None else [[pinned(pack(examples), self.device)]]
         if name == SHARED:
             cached = self.cached if examples is None else [examples]

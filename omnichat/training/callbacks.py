@@ -16,9 +16,11 @@ from omnichat.batch import PackedBatch
 from omnichat.checkpoint import Checkpoint, trainable
 from omnichat.run_folder import lacks_validation
 from omnichat.training.engines import scatter
-from omnichat.training.module import OmniChatModule, StepSums
+from omnichat.training.guard import NonFiniteGuard
+from omnichat.training.module import OmniChatModule
 from omnichat.training.ranks import is_first
 from omnichat.training.resume import CheckpointWriter
+from omnichat.training.step_sums import StepSums
 from omnichat.training.stopping import StopRequest
 
 BEST_BY = "validation/total"  # the held-out loss; the lowest is the best
@@ -88,7 +90,7 @@ class StepMetrics(pl.Callback):
         metrics: dict[str, float] = {}
         for step, sums in self._unwritten:
             metrics = module.step_metrics(sums, in_parts=shown and step == self._unwritten[-1][0])
-            self.progress.skipped += sums.skipped
+            self.progress.skipped += int(sums.skipped)
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=step)
         if self._unwritten and shown:
@@ -210,11 +212,14 @@ class Checkpointer(pl.Callback):
     A step with the lowest held-out loss so far is saved too, and kept.
     """
 
-    def __init__(self, save_every: int, save: CheckpointWriter, stop: StopRequest, metrics: StepMetrics) -> None:
+    def __init__(
+        self, save_every: int, save: CheckpointWriter, stop: StopRequest, metrics: StepMetrics, guard: NonFiniteGuard
+    ) -> None:
         self.save_every = save_every
         self.save = save
         self.stop = stop
         self.metrics = metrics
+        self.guard = guard
         self._saved = -1
         self._best = save.best_value()
 
@@ -253,6 +258,7 @@ class Checkpointer(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, OmniChatModule)
+        self.guard.settle()
         self.metrics.before_save(trainer, module)
         with module.step_sums.left_out():
             self.save(trainer, module)

@@ -78,12 +78,12 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         stop = StopRequest()
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         writer = CheckpointWriter(config, run_dir / CHECKPOINTS, stream, data.dataset.style_fields())
-        metrics = StepMetrics(config.trainer.log_every, progress)
+        metrics, guard = StepMetrics(config.trainer.log_every, progress), NonFiniteGuard(run_dir)
         callbacks: list[pl.Callback] = [
             SlowRankWatch(progress.note),
-            NonFiniteGuard(run_dir),
+            guard,
             metrics,
-            Checkpointer(config.trainer.save_every, writer, stop, metrics),
+            Checkpointer(config.trainer.save_every, writer, stop, metrics, guard),
         ]
         if start is not None:
             callbacks.append(RestoreEngine(start))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -20,6 +20,7 @@ from omnichat.batch import PackedBatch
 from omnichat.checkpoint import in_parts, trainable
 from omnichat.run_folder import SKIPPED_FILE
 from omnichat.training.module import OmniChatModule
+from omnichat.training.optim import Verdict, leave_out_unless, leaves_out_by_itself
 
 IN_A_ROW = 3  # ours: one bad step may be a bad sample, three are a diverged model
 
@@ -77,13 +78,24 @@ class SkippedSteps:
         print(f"{where}; the step is left out", flush=True)
 
 
+class Drawn(NamedTuple):
+    """A step and what was drawn for it: indices of the stream, and their dialogues."""
+
+    step: int
+    rank: int
+    indices: list[int]
+    names: list[str]
+
+
 class NonFiniteGuard(pl.Callback):
     """Leaves out a step whose gradients are not finite: weights and moments stay as they were.
 
     The dialogues of the step are written to `skipped.jsonl`; `optim/skipped` is logged, 1 at such a step and else 0.
     The norms are logged too, as `grad_norm/mixformer` and `grad_norm/lora`: of the global batch, before clipping.
-    DeepSpeed keeps its gradients to itself, and leaves such a step out by itself: it is asked after each step, and what
-    it says is written and logged alike; there are no norms.
+    A GPU leaves the step out by itself, and is asked for it while it computes the next: to wait for its answer would
+    leave it without work. So such a step is told of one step later there, but always before a save.
+    DeepSpeed keeps its gradients to itself, and leaves such a step out by itself too: it is asked after each step, and
+    what it says is written and logged alike; there are no norms.
 
     Raises:
         TrainingError: three such steps in a row; or a loss was not finite and DeepSpeed took the step nevertheless.
@@ -92,6 +104,7 @@ class NonFiniteGuard(pl.Callback):
     def __init__(self, run_dir: Path) -> None:
         self.skipped = SkippedSteps(run_dir)
         self._parts: dict[str, list[Parameter]] = {}
+        self._asked: tuple[Drawn, Verdict] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is trained stays the same parameters from here on; to look for them in each step would cost."""
@@ -106,14 +119,32 @@ class NonFiniteGuard(pl.Callback):
         assert isinstance(pl_module, OmniChatModule)
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             return
-        norms = {part: gradient_norm(parameters) for part, parameters in self._parts.items()}
-        pl_module.step_sums.gradient_norms = norms
-        if torch.stack([*norms.values()]).isfinite().all():
+        self.settle()
+        sums = pl_module.step_sums
+        sums.gradient_norms = {part: gradient_norm(parameters) for part, parameters in self._parts.items()}
+        finite = torch.stack([*sums.gradient_norms.values()]).isfinite().all()
+        sums.skipped = ~finite
+        self._asked = _drawn(trainer.global_step + 1, pl_module), Verdict(finite)
+        if leaves_out_by_itself(optimizer):
+            leave_out_unless(finite, optimizer)
+        elif not self.settle():
+            # AdamW passes over parameters without a gradient: neither weights nor moments nor their step change.
+            optimizer.zero_grad(set_to_none=True)
+
+    def settle(self) -> bool:
+        """Note the last step if it was left out; whether it was sound.
+
+        Raises:
+            TrainingError: see `SkippedSteps.leave_out`.
+        """
+        if self._asked is None:
+            return True
+        (drawn, verdict), self._asked = self._asked, None
+        if verdict.sound():
             self.skipped.sound()
-            return
-        self._leave_out(trainer.global_step + 1, pl_module, possible=True)
-        # AdamW passes over parameters without a gradient: neither weights nor moments nor their step change.
-        optimizer.zero_grad(set_to_none=True)
+            return True
+        self.skipped.leave_out(*drawn, possible=True)
+        return False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -125,15 +156,20 @@ class NonFiniteGuard(pl.Callback):
             return
         left_out = bool(getattr(trainer.optimizers[0], "overflow", False))
         if left_out or not _losses_are_finite(trainer, pl_module):
-            self._leave_out(trainer.global_step, pl_module, possible=left_out)
+            pl_module.step_sums.skipped = True
+            self.skipped.leave_out(*_drawn(trainer.global_step, pl_module), possible=left_out)
         else:
             self.skipped.sound()
 
-    def _leave_out(self, step: int, module: OmniChatModule, possible: bool) -> None:
-        names = [name for batch in module.step_sums.batches for name in batch.dialogue_ids]
-        indices = [index for batch in module.step_sums.batches for index in batch.indices]
-        module.step_sums.skipped = True
-        self.skipped.leave_out(step, module.global_rank, indices, names, possible)
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last step is told of too."""
+        self.settle()
+
+
+def _drawn(step: int, module: OmniChatModule) -> Drawn:
+    batches = module.step_sums.batches
+    names = [name for batch in batches for name in batch.dialogue_ids]
+    return Drawn(step, module.global_rank, [index for batch in batches for index in batch.indices], names)
 
 
 def gradient_norm(parameters: Sequence[Parameter]) -> Tensor:

@@ -2,10 +2,8 @@
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from time import perf_counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,50 +25,9 @@ from omnichat.training.engines import shard, whole_model
 from omnichat.training.flops import peak_flops, step_flops
 from omnichat.training.optim import build_optimizer, learning_rate_at
 from omnichat.training.reply_rows import RepliesLogger, reply_rows
+from omnichat.training.step_sums import StepSums
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; getrusage(2)
-
-
-@dataclass
-class StepSums:
-    """What one optimizer step saw, summed over its micro-batches; tensors stay on the device until they are logged.
-
-    Its seconds are those of training alone: neither what comes before the first step nor validation nor saving.
-    """
-
-    losses: list[Losses] = field(default_factory=list)
-    batches: list[PackedBatch] = field(default_factory=list)
-    gradient_norms: dict[str, Tensor] = field(default_factory=dict)
-    waited: float = 0.0
-    saving: float = 0.0
-    seconds: float = 0.0
-    learning_rate: float = 0.0
-    skipped: bool = False
-
-    def __post_init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """The step begins now, with waiting for its data."""
-        self.started = self.asked = perf_counter()
-
-    def ask(self) -> None:
-        """From now on data is waited for."""
-        self.asked = perf_counter()
-
-    def got(self) -> None:
-        """The data is there."""
-        self.waited += perf_counter() - self.asked
-
-    @contextmanager
-    def left_out(self) -> Iterator[None]:
-        """What is done inside is saving, and neither the step nor waiting for its data."""
-        begun = perf_counter()
-        yield
-        seconds = perf_counter() - begun
-        self.saving += seconds
-        self.started += seconds
-        self.asked += seconds
 
 
 @dataclass(frozen=True)
@@ -153,8 +110,7 @@ class OmniChatModule(LightningModule):
 
     def take_step_sums(self) -> StepSums:
         """The sums of the step that just ended; the next step starts its own."""
-        sums, self.step_sums = self.step_sums, StepSums()
-        sums.seconds = max(self.step_sums.started - sums.started, 1e-9)
+        sums, self.step_sums = self.step_sums, self.step_sums.followed()
         sums.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return sums
 
@@ -188,17 +144,19 @@ class OmniChatModule(LightningModule):
         metrics = _loss_metrics(total) | part_metrics({name: total[name] for name in parts}) | self.shares.metrics()
         if "synthetic" in self.shares.sizes or "real" in self.shares.sizes:  # the paper's two sources
             metrics["data/alpha_realised"] = total.get("dialogues synthetic", 0.0) / max(1, total["dialogues"])
+        seconds = sums.seconds
         metrics |= {
             "data/dialogues": total["dialogues"],
             "data/tokens": total["tokens"],
-            "perf/seconds": sums.seconds,
-            "perf/tokens_per_s": total["tokens"] / sums.seconds,
-            "perf/audio_s_per_s": total["samples"] / SAMPLE_RATE / sums.seconds,
-            "perf/data_wait": sums.waited / sums.seconds,
+            "perf/seconds": seconds,
+            "perf/tokens_per_s": total["tokens"] / seconds,
+            "perf/audio_s_per_s": total["samples"] / SAMPLE_RATE / seconds,
+            # Of the host, which a GPU need not have waited for; it may be ahead of it by a step.
+            "perf/data_wait": min(1.0, sums.waited / seconds),
             "optim/learning_rate": sums.learning_rate,
             "optim/skipped": float(sums.skipped),
         }
-        if sums.saving:  # after the step before this one, whose line is written by then
+        if sums.saves:  # after the step before this one, whose line is written by then
             metrics["perf/save_seconds"] = sums.saving
         metrics |= self._device_metrics(sums)
         if in_parts:

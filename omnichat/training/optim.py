@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 
@@ -28,6 +30,36 @@ def build_optimizer(
     fused = all(parameter.is_cuda for parameter in parameters.values())
     kind: dict[str, bool] = {"fused": True} if fused else {"foreach": False}
     return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, **kind)
+
+
+class Verdict:
+    """Whether all was finite, on its way from the device: asked for now, to be read once the device has said it."""
+
+    def __init__(self, finite: Tensor) -> None:
+        self._finite = finite.to("cpu", non_blocking=True)
+        self._said = torch.cuda.Event() if finite.is_cuda else None
+        if self._said is not None:
+            self._said.record()
+
+    def sound(self) -> bool:
+        """The answer, waited for if need be."""
+        if self._said is not None:
+            self._said.synchronize()
+        return bool(self._finite)
+
+
+def leaves_out_by_itself(optimizer: Optimizer) -> bool:
+    """Whether `leave_out_unless` can do its work: for the fused update of whole tensors."""
+    whole = not any(isinstance(parameter, DTensor) for group in optimizer.param_groups for parameter in group["params"])
+    return whole and bool(optimizer.defaults.get("fused"))
+
+
+def leave_out_unless(finite: Tensor, optimizer: Optimizer) -> None:
+    """Have the next step leave weights, moments and their count of steps as they are if it is false on the device.
+
+    So the host need not wait for it. The way of `torch.amp.GradScaler` (torch/optim/adam.py, `found_inf`).
+    """
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
 
 
 def learning_rate_at(step: int, peak: float, warmup_steps: int, max_steps: int, min_ratio: float) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.optim import AdamW
 
 from omnichat.checkpoint import load_checkpoint, tensors_sha256
 from omnichat.config import RunConfig, load_config
@@ -15,6 +17,8 @@ from omnichat.training import module
 from omnichat.training.fit import fit
 from omnichat.training.guard import SKIPPED_FILE, SkippedSteps, TrainingError
 from omnichat.training.module import OmniChatModule
+from omnichat.training.optim import Verdict, build_optimizer
+from omnichat.training.resume import CheckpointWriter
 from tests.training.engines_job import plain_sgd
 
 QUICK = (
@@ -49,11 +53,21 @@ def trained(run_dir: Path, step: int) -> dict[str, str]:
     return {stem: tensors_sha256(group) for stem, group in tensors.items()}
 
 
-@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def fused(parameters: dict[str, nn.Parameter], *options: Any) -> AdamW:
+    """The optimizer as it is on a GPU."""
+    groups = build_optimizer(parameters, *options).param_groups
+    return AdamW(
+        [{name: group[name] for name in ("params", "lr", "betas", "weight_decay")} for group in groups], fused=True
+    )
+
+
+@pytest.mark.parametrize(("factor", "on_device"), [(float("nan"), False), (float("inf"), False), (float("nan"), True)])
 def test_a_step_that_is_not_finite_is_left_out(
-    factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    factor: float, on_device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One bad sample must not destroy weights, moments or their step count; its dialogues are on record."""
+    if on_device:
+        monkeypatch.setattr(module, "build_optimizer", fused)
     broken(monkeypatch, 3, factor=factor)  # the second micro-batch of step 2
     fit(config("trainer.max_steps=3"), tmp_path)
     assert trained(tmp_path, 2) == trained(tmp_path, 1)
@@ -96,8 +110,36 @@ def test_norms_of_the_gradients_are_logged(tmp_path: Path, monkeypatch: pytest.M
         assert moved / second["optim/learning_rate"] == pytest.approx(norms[part] * 0.2 / whole, rel=0.01)
 
 
-def test_three_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_asked_only_while_it_computes_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that waits for each step's end leaves the GPU without work until the next step reaches it.
+
+    Only a save has to know whether the step before it was sound.
+    """
+    done: list[str] = []
+
+    def noted(kind: type, name: str, word: str) -> None:
+        plain = getattr(kind, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            done.append(word)
+            return plain(*given, **named)
+
+        monkeypatch.setattr(kind, name, call)
+
+    monkeypatch.setattr(module, "build_optimizer", fused)
+    noted(AdamW, "step", "step")
+    noted(Verdict, "sound", "asked")
+    noted(CheckpointWriter, "__call__", "saved")
+    fit(config("trainer.max_steps=4", "trainer.save_every=3"), tmp_path)
+    # A call of the optimizer's step holds the forward and the backward, and the question about the step before.
+    assert " ".join(done) == "step step asked step asked asked saved step asked saved"
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_three_in_a_row_end_the_run(on_device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A diverged model would skip steps for ever."""
+    if on_device:
+        monkeypatch.setattr(module, "build_optimizer", fused)
     broken(monkeypatch, *range(2, 12))
     with pytest.raises(TrainingError, match=r"step 4: the gradients are not finite.*3 steps in a row.*checkpoint"):
         fit(config("trainer.max_steps=6"), tmp_path)

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnichat.training.optim import build_optimizer, optimizer_tensors, restore_optimizer
+from omnichat.training.optim import (
+    build_optimizer,
+    leave_out_unless,
+    leaves_out_by_itself,
+    optimizer_tensors,
+    restore_optimizer,
+)
 
 DEVICES = [
     "cpu",
@@ -46,3 +52,24 @@ def test_going_on_from_saved_state_is_bit_exact(device: str) -> None:
     steps(parts, second, range(2, 5))
     for name, parameter in whole.items():
         assert torch.equal(parameter, parts[name]), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_step_is_left_out_without_a_word_from_the_host(device: str) -> None:
+    """Fails when the fused update, told on the device, changes a weight, a moment or their count of steps."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(n, 3, generator=generator).to(device)) for n in (2, 5)]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+    assert leaves_out_by_itself(optimizer)
+
+    def step(finite: bool) -> list[Tensor]:
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 0.5 if finite else float("nan"))
+        leave_out_unless(torch.tensor(finite, device=device), optimizer)
+        optimizer.step()
+        moments = [value for parameter in parameters for value in optimizer.state[parameter].values()]
+        return [tensor.detach().cpu().clone() for tensor in (*parameters, *moments)]
+
+    before = step(True)
+    assert all(torch.equal(one, other) for one, other in zip(before, step(False), strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(before, step(True), strict=True))
