@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +20,9 @@ from omnichat.audio import SAMPLE_RATE
 from omnichat.batch import Example, PackedBatch, pack
 from omnichat.checkpoint import Checkpoint, trainable
 from omnichat.config import RunConfig
+from omnichat.data.dataset import DialogueDataset
 from omnichat.data.module import DialogueModule
+from omnichat.dialogue import STYLE_FIELDS
 from omnichat.models.omnichat import to_device
 from omnichat.training.guard import TrainingError
 from omnichat.training.module import OmniChatModule
@@ -27,6 +30,7 @@ from omnichat.training.module import OmniChatModule
 COPIES = 3  # a checkpoint holds a weight and AdamW's two moments of it
 AT_ONCE = 2  # checkpoints on the disk while one is written beside the other
 BYTES = 4  # float32
+LOOKED_THROUGH = 1_000  # places of the stream, for one dialogue of each source
 
 
 class PreflightDone(Exception):
@@ -82,9 +86,24 @@ class Preflight(pl.Callback):
                 "without validation)"
             )
         if trainer.is_global_zero:
-            say(lines)
+            say([*lines, *(shown(self.data.dataset, sys.stdout.isatty()) if self.only else [])])
         if self.only:
             raise PreflightDone
+
+
+def shown(dataset: DialogueDataset, colour: bool) -> list[str]:
+    """The first dialogue that is drawn of each source, as the model reads it, and what of it counts in the loss."""
+    known = dataset.style_fields()
+    without = [name for name in STYLE_FIELDS if name not in known]
+    lines = [
+        f"styles that are learnt: {', '.join(known) or 'none'}"
+        + (f"; no dialogue knows {', '.join(without)}: replies will say unknown" if without else "")
+    ]
+    _, indices = np.unique(dataset.mixture.draw(0, LOOKED_THROUGH)[0], return_index=True)
+    for example in map(dataset.__getitem__, indices.tolist()):
+        text = dataset.prompt.show(example.tokens, colour).replace("\n", "\n    ")
+        lines.append(f"{example.source}, {example.dialogue_id}: «style» and ⟦words⟧ are learnt\n    {text}")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,19 @@ def test_only_stops_before_the_first_step(tmp_path: Path, capsys: pytest.Capture
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
+def test_only_shows_what_is_read_and_what_is_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data with a wrong role or without its styles trains without a word; here one sees it before the hours."""
+    assert fit(load_config(*QUICK, "preflight=only"), tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "styles that are learnt: gender, emotion, speed, pitch\n" in printed
+    for source in ("synthetic", "real"):
+        assert re.search(rf"  {source}, \S+: «style» and ⟦words⟧ are learnt\n    <\|begin_of_text\|>", printed)
+    assert printed.count("audio slots, ") >= 2
+    assert re.search(r"«\(\w+, \w+, \w+, \w+»⟦\): .+<\|eot_id\|>⟧", printed)
+    assert fit(load_config(*QUICK, "run_name=other"), tmp_path / "trained") == 0
+    assert "are learnt" not in capsys.readouterr().out
+
+
 def test_the_largest_micro_batch_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typical one would fit where the worst, hours later, does not."""
     forward, seen = OmniChat.forward, []
@@ -152,7 +165,7 @@ def test_no_more_is_read_than_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(DialogueDataset, "_example", noted)
     overrides = ("trainer.dialogues_per_step=null", "trainer.tokens_per_step=700", "preflight=only")
     assert fit(load_config(*QUICK, *overrides), tmp_path) == 0
-    assert 1 <= len(read) <= 3
+    assert 1 <= len(read) <= 3 + 2  # and a dialogue of each source to be shown
 
 
 def test_few_dialogues_come_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
