@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from omnichat.recipes import compose, did_you_mean, force, read_overrides, with_own_keys
-from omnichat.schema import DataConfig, RunConfig, Section, SourceConfig, TrainerConfig
+from omnichat.schema import DataConfig, EncodersConfig, RunConfig, Section, SourceConfig, TrainerConfig
 
 # What pydantic adds to the place of a fault where a key may be of several types.
 UNION_TAGS = ("constrained-int", "literal['auto']")
@@ -200,6 +200,14 @@ def _contradictions(config: RunConfig) -> list[str]:
     model, data, trainer = config.model, config.data, config.trainer
     rules = [
         (len(set(model.experts)) < len(model.experts), "model.experts: names an expert twice"),
+        *(
+            (
+                name not in model.encoders.names(),
+                f"model.experts: no expert {name!r}; there are {', '.join(model.encoders.names())}, and your own in "
+                f"model.encoders.own{did_you_mean(name, model.encoders.names())}",
+            )
+            for name in model.experts
+        ),
         (
             model.qformer.hidden % model.qformer.heads != 0,
             f"model.qformer: hidden {model.qformer.hidden} cannot be cut into {model.qformer.heads} heads of one width",
@@ -302,7 +310,8 @@ def _step_rules(trainer: TrainerConfig) -> list[tuple[bool, str]]:
 
 def _checkpoint_faults(config: RunConfig) -> list[str]:
     model = config.model
-    sections = {f"model.encoders.{name}": getattr(model.encoders, name) for name in model.experts}
+    ready = [name for name in model.experts if name in EncodersConfig.model_fields]  # others always have their weights
+    sections = {f"model.encoders.{name}": getattr(model.encoders, name) for name in ready}
     sections |= {"model.llm": model.llm} if config.task == "dialogue" else {}  # events are told apart without
     if model.random:
         return [

@@ -20,7 +20,13 @@ CONF_DIR = ROOT / "conf"
 RECIPES_DIR = ROOT / "recipes"
 
 
-USERS_OWN = ("data.val.", "data.test.", "data.sources.", "data.sources=")  # whose keys are the user's own
+USERS_OWN = (
+    "data.val.",
+    "data.test.",
+    "data.sources.",
+    "data.sources=",
+    "model.encoders.own.",
+)  # whose keys are the user's own
 
 
 def register_recipes(folder: Path = RECIPES_DIR) -> dict[str, str]:

@@ -69,7 +69,11 @@ def _absent(paths: Iterator[tuple[str, str]]) -> list[str]:
 
 def _weights(config: RunConfig) -> Iterator[tuple[str, str]]:
     model = config.model
-    checkpoints = {f"model.encoders.{name}": getattr(model.encoders, name).checkpoint for name in model.experts}
+    own = model.encoders.own
+    checkpoints: dict[str, str | None] = {
+        f"model.encoders.{'own.' if name in own else ''}{name}": model.encoders.checkpoint(name)
+        for name in model.experts
+    }
     checkpoints |= {"model.llm": model.llm.checkpoint} if config.task == "dialogue" else {}
     return ((f"{key}.checkpoint", path) for key, path in checkpoints.items() if path is not None)
 

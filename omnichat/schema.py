@@ -14,7 +14,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 # Names become folder and file names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-Expert = Literal["whisper", "emotion2vec", "beats"]
+Expert = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -43,12 +43,28 @@ class BeatsConfig(Section):
     layout: Literal["tokens", "time"]
 
 
+class OwnExpertConfig(Section):
+    """An expert in `model.encoders.own`."""
+
+    checkpoint: Text
+
+
 class EncodersConfig(Section):
     """`model.encoders`: those named in `model.experts` are loaded."""
 
     whisper: WhisperConfig
     emotion2vec: Emotion2vecConfig
     beats: BeatsConfig
+    own: dict[Expert, OwnExpertConfig]
+
+    def names(self) -> tuple[str, ...]:
+        """All that `model.experts` may name."""
+        return (*(name for name in EncodersConfig.model_fields if name != "own"), *self.own)
+
+    def checkpoint(self, expert: str) -> str | None:
+        """Where the weights of one of them lie."""
+        section = self.own[expert] if expert in self.own else getattr(self, expert)
+        return None if section.checkpoint is None else str(section.checkpoint)
 
 
 class QFormerConfig(Section):

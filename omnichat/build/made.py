@@ -17,7 +17,7 @@ def materialise(config: RunConfig, run_dir: Path) -> RunConfig:
     if config.model.random:
         folder = run_dir / "random_weights"
         paths = _made_once(folder, [config.seed], lambda: write_random_checkpoints(folder, config.seed))
-        for name in config.model.experts:
+        for name in set(config.model.experts) - set(config.model.encoders.own):
             values["model"]["encoders"][name]["checkpoint"] = paths[name]
         values["model"]["llm"]["checkpoint"] = paths["llama"]
         values["model"]["random"] = False

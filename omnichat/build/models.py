@@ -10,7 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from omnichat.audio import num_windows
 from omnichat.config import ConfigError, RunConfig
-from omnichat.models.encoders import Encoder, load_encoder
+from omnichat.models.encoders import Encoder, load_encoder, own_options
 from omnichat.models.events import EventModel
 from omnichat.models.llm import add_lora, load_llm
 from omnichat.models.mixformer import MixFormer
@@ -68,12 +68,13 @@ def encoder_options(config: RunConfig) -> dict[str, dict[str, str]]:
         "whisper": {"context": encoders.whisper.context},
         "emotion2vec": {},
         "beats": {"layout": encoders.beats.layout},
+        **{name: own_options(name) for name in config.model.experts if name in encoders.own},
     }
 
 
 def expert_checkpoints(config: RunConfig) -> dict[str, str]:
     """Where the weights of each expert of the run lie."""
-    return {name: str(getattr(config.model.encoders, name).checkpoint) for name in config.model.experts}
+    return {name: str(config.model.encoders.checkpoint(name)) for name in config.model.experts}
 
 
 def build_model(config: RunConfig, widths: Mapping[str, int] | None = None) -> OmniChat:
@@ -102,9 +103,9 @@ def sized_model(config: RunConfig) -> OmniChat:
     paths = expert_checkpoints(config) | {"llm": str(config.model.llm.checkpoint)}
     faults = [
         f"{path}: is not there, and its sizes are not known by its name; download it, or name one of "
-        f"{', '.join(PUBLISHED[name])}"
+        f"{', '.join(PUBLISHED.get(name, ()))}"
         for name, path in paths.items()
-        if checkpoint_name(path) not in PUBLISHED[name] and not locate(path).exists()
+        if checkpoint_name(path) not in PUBLISHED.get(name, ()) and not locate(path).exists()
     ]
     if faults:
         raise ConfigError(faults)

@@ -80,7 +80,8 @@ def _with_weights(config: RunConfig, weights: Mapping[str, Path | str]) -> RunCo
         raise ConfigError([f"weights: there is no {', '.join(unknown)}; the model has {', '.join(known)}{hint}"])
     values = config.model_dump(mode="json")
     for name, path in weights.items():
-        section = values["model"]["llm"] if name == "llm" else values["model"]["encoders"][name]
+        encoders = values["model"]["encoders"]
+        section = values["model"]["llm"] if name == "llm" else encoders["own"].get(name) or encoders[name]
         section["checkpoint"] = str(path)
     return RunConfig.model_validate_json(json.dumps(values))
 

@@ -112,7 +112,7 @@ def deviations(config: RunConfig, parameters: Parameters) -> list[str]:
     lines += [
         f"{name}: {path}, the paper's: {PAPER_WEIGHTS[name]}"
         for name, path in weights.items()
-        if not Path(path).name.lower().startswith(PAPER_WEIGHTS[name].lower()) or "tiny" in Path(path).parts
+        if name in PAPER_WEIGHTS and _other_weights(path, PAPER_WEIGHTS[name])  # model.experts tells of others
     ]
     if not config.trainer.precision.startswith("bf16"):
         lines.append(f"trainer.precision: {config.trainer.precision}, the paper's: bf16")
@@ -127,6 +127,10 @@ def deviations(config: RunConfig, parameters: Parameters) -> list[str]:
     return lines
 
 
+def _other_weights(path: str, paper: str) -> bool:
+    return not Path(path).name.lower().startswith(paper.lower()) or "tiny" in Path(path).parts
+
+
 def _step_size(config: RunConfig) -> str:
     trainer = config.trainer
     if trainer.tokens_per_step is not None:
@@ -135,7 +139,7 @@ def _step_size(config: RunConfig) -> str:
 
 
 def _checkpoint(config: RunConfig, expert: str) -> str:
-    return str(getattr(config.model.encoders, expert).checkpoint)
+    return str(config.model.encoders.checkpoint(expert))
 
 
 def _weights(parameters: Parameters) -> str:

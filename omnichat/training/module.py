@@ -17,6 +17,7 @@ from omnichat.config import TrainerConfig
 from omnichat.data.shares import UNITS, Drawn, Shares
 from omnichat.dialogue import STYLE_FIELDS, Dialogue
 from omnichat.metrics.emotion import weighted_f1
+from omnichat.models.encoders import ENCODERS
 from omnichat.models.layers import compile_layers
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
@@ -169,8 +170,11 @@ class OmniChatModule(LightningModule):
         """Of this rank: the most memory so far; the step's own work in TFLOP/s; and the share of the device's peak that
         this is, where the peak is known.
         """
+        metrics = {"perf/memory_gib": most_memory(self.device) / 2**30}
+        if any(name not in ENCODERS for name in self.model.encoders):
+            return metrics  # what an expert of one's own computes is not known
         rate = self._flops(sums) / sums.seconds
-        metrics = {"perf/memory_gib": most_memory(self.device) / 2**30, "perf/tflops_per_s": rate / 1e12}
+        metrics["perf/tflops_per_s"] = rate / 1e12
         if peak := peak_flops(self.device):
             metrics["perf/mfu"] = rate / peak
         return metrics

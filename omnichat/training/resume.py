@@ -1,5 +1,6 @@
 """From a run to its checkpoint and back."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -84,10 +85,14 @@ class CheckpointWriter:
 
 
 def frozen_identities(config: RunConfig) -> dict[str, dict[str, str]]:
-    """Path and sha256 of every frozen part."""
-    paths = build.expert_checkpoints(config)
+    """Path and sha256 of every frozen part; of an expert of one's own that of its code, too."""
+    paths, options = build.expert_checkpoints(config), build.encoder_options(config)
     paths |= {"llm": str(config.model.llm.checkpoint)} if config.task == "dialogue" else {}
-    return {name: {"path": path, "sha256": cached_sha256(locate(path))} for name, path in paths.items()}
+    found = {name: {"path": path, "sha256": cached_sha256(locate(path))} for name, path in paths.items()}
+    for name in set(paths) & set(config.model.encoders.own):
+        whole = found[name]["sha256"] + options[name]["code"]
+        found[name]["sha256"] = hashlib.sha256(whole.encode()).hexdigest()
+    return found
 
 
 def starting_point(config: RunConfig, folder: Path) -> Checkpoint | None:

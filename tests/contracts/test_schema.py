@@ -10,7 +10,7 @@ from omnichat.config import known_keys
 from omnichat.recipes import CONF_DIR, compose
 from omnichat.schema import RunConfig, Section
 
-OPEN = {"data.val", "data.test", "data.sources"}  # their keys are the user's
+OPEN = {"data.val", "data.test", "data.sources", "model.encoders.own"}  # their keys are the user's
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF_DIR.glob("*/*.yaml"))
 
 

@@ -137,6 +137,8 @@ def _training(
     paths = [data.synthetic, data.real, *(source.path for source in data.sources.values())]
     paths += [*data.val.values(), *data.test.values()]
     values["stores"] = {path: states[path] for path in paths if path is not None}
+    if not config.model.encoders.own:  # a key that came later; without it runs have the names that they had
+        del values["model"]["encoders"]["own"]
     folder = out / f"{recipe}-{_hash(values)}"
     own = (f"run_name={folder.name}", f"hydra.run.dir={folder.resolve()}")
     return Planned(row, seed, folder, TRAINING, (*overrides, *own), after)

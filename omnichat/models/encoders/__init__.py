@@ -1,5 +1,7 @@
 """The three frozen experts: Whisper for words, emotion2vec for feeling, BEATs for everything else that sounds.
 
+Others may stand beside them (`own`).
+
 ```
 encoder = load_encoder("beats", "checkpoints/BEATs_iter3_plus_AS2M.pt")
 frames, lengths = encoder(waves, wave_lengths)  # (A, S) at 16 kHz, (A,) samples -> (A, N, D), (A,) frames
@@ -14,9 +16,10 @@ from omnichat.models.encoders.beats import load_beats
 from omnichat.models.encoders.checkpoint_files import EncoderError
 from omnichat.models.encoders.converted import is_converted, load_converted
 from omnichat.models.encoders.emotion2vec import load_emotion2vec
+from omnichat.models.encoders.own import load_own, own_options, register_encoder
 from omnichat.models.encoders.whisper import load_whisper
 
-__all__ = ["ENCODERS", "Encoder", "EncoderError", "EncoderNet", "load_encoder"]
+__all__ = ["ENCODERS", "Encoder", "EncoderError", "EncoderNet", "load_encoder", "own_options", "register_encoder"]
 
 # name -> (loader, {option: allowed values, the default first})
 ENCODERS: dict[str, tuple[Callable[..., Encoder], dict[str, tuple[str, ...]]]] = {
@@ -31,17 +34,18 @@ def load_encoder(name: str, checkpoint: str | Path, **options: str) -> Encoder:
 
     Args:
         name: `whisper` (openai-whisper .pt, or a Hugging Face folder), `emotion2vec` (a FunASR folder) or
-            `beats` (a unilm .pt); or the folder that `omnichat.models.encoders.converted` made of one.
+            `beats` (a unilm .pt); or the folder that `omnichat.models.encoders.converted` made of one. Any other
+            name is one of your own (`register_encoder`).
         checkpoint: the file or folder.
         options: whisper: `context="pad30"` (as trained) or `"trim"` (the clip alone: cheaper, another function).
             beats: `layout="tokens"` (8 bands of each time step in turn) or `"time"` (their mean, 8 times).
 
     Raises:
-        ValueError: for a name, option or value that does not exist.
+        ValueError: for an option or value that does not exist.
         EncoderError: for a checkpoint that cannot be used; lists all that does not fit.
     """
     if name not in ENCODERS:
-        raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
+        return load_own(name, Path(checkpoint))
     load, allowed = ENCODERS[name]
     for option, value in options.items():
         if option not in allowed:
