@@ -176,10 +176,6 @@ def main() -> None:
             stop(error, WRONG_USAGE)
     try:
         run()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `--help | head`: whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
     finally:  # a sweep that is stopped has runs to show too
         if sweep_folders:
             write_sweep_overview()

@@ -93,15 +93,31 @@ def _hide_given(match: re.Match[str]) -> str:
 
 
 class _MaskedStream:
-    """A text stream that masks each piece as it is written."""
+    """A text stream that masks each piece as it is written.
+
+    Where nobody reads it any more (`| head`), the rest goes nowhere, and the work goes on: a store is still written.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """Write it masked; the length is that of what was given."""
-        self._stream.write(masked(text))
+        try:
+            self._stream.write(masked(text))
+        except BrokenPipeError:
+            self._turn_away()
         return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # Python flushes once more at its end
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write each masked."""

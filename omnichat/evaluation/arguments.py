@@ -16,11 +16,11 @@ class UsageError(ValueError):
 
 def guarded(arguments: Sequence[str], usage: str, body: Callable[[], None]) -> int:
     """Print the usage where it is asked for, else run `body`; returns the exit code and never shows a traceback."""
+    mask_output()
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(f"{usage}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
         return DONE
     program = Path(sys.argv[0]).name
-    mask_output()
     try:
         body()
     except UsageError as error:
