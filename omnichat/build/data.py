@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,15 +52,20 @@ def validation_stores(config: RunConfig) -> dict[str, Path]:
     return {name: locate(path) for name, path in config.data.val.items()}
 
 
-def build_data(
-    config: RunConfig, prompt: Prompt, features: FeatureReader | None, start_step: int = 0
-) -> DialogueModule:
-    """The stream of training batches from `start_step` on, and the validation sets; everything is scanned first.
+class Scans(NamedTuple):
+    """What was found in the stores of a run, by name, none of it at fault."""
+
+    sources: dict[str, Scan]
+    held_out: dict[str, Scan]
+
+
+def scan_data(config: RunConfig, prompt: Prompt) -> Scans:
+    """Read everything that the run draws from and is validated on, and print how much it is.
 
     Raises:
         DataError: every fault of every store at once.
     """
-    data, settings = config.data, config.trainer
+    data = config.data
 
     def scanned(stores: Mapping[str, Path]) -> dict[str, Scan]:
         return {name: cached_scan(Store(path), prompt, data.overlong) for name, path in stores.items()}
@@ -69,6 +75,23 @@ def build_data(
     raise_faults([fault for part in (*sources.values(), *held_out.values()) for fault in part.faults])
     for name, part in [*sources.items(), *held_out.items()]:
         _report(name, part)
+    return Scans(sources, held_out)
+
+
+def build_data(
+    config: RunConfig,
+    prompt: Prompt,
+    features: FeatureReader | None,
+    start_step: int = 0,
+    scans: Scans | None = None,
+) -> DialogueModule:
+    """The stream of training batches from `start_step` on, and the validation sets; `scans` of them, else made here.
+
+    Raises:
+        DataError: see `scan_data`.
+    """
+    data, settings = config.data, config.trainer
+    sources, held_out = scans or scan_data(config, prompt)
     dataset = DialogueDataset(sources, source_weights(config), prompt, config.seed, features)
     steps = Steps(dataset, settings.dialogues_per_step, settings.tokens_per_step, settings.shared_prefix)
     val = [_held_out(part, prompt, features, settings.validation_dialogues) for part in held_out.values()]

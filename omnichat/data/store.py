@@ -126,6 +126,8 @@ class _Shards:
         if (folder / INFO_FILE).is_file():
             splits = ", ".join(read_info(folder).splits)
             raise DataError("no_file", f"is a whole store; name one of its splits: {splits}", str(folder))
+        if not (self.root / INFO_FILE).is_file() and not any(folder.glob("*.arrow")):
+            raise DataError("no_file", _instead(folder), str(folder))
         info = read_info(self.root)
         self.shards = info.shards.get(folder.name, ())
         if not self.shards:
@@ -175,6 +177,16 @@ class _Shards:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_mapped": {}, "_read": []}
+
+
+def _instead(folder: Path) -> str:
+    """What to name instead of a folder that is no split."""
+    if files := sorted(path.name for path in folder.glob("*.jsonl")):
+        return f"is a folder of JSONL files; name one of them: {', '.join(files[:5])}"
+    if (folder / "store" / INFO_FILE).is_file():
+        splits = ", ".join(f"store/{split}" for split in read_info(folder / "store").splits)
+        return f"holds a store; name one of its splits: {splits}"
+    return "is no dialogues; name a JSONL file, or the folder of a split in Arrow shards"
 
 
 def write_store(

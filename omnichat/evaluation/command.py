@@ -130,14 +130,17 @@ def read_config(run: Path, settings: Mapping[str, int | str]) -> ScoredConfig:
         is_baseline = isinstance(values, dict) and "baseline" in values
         read: Callable[[Any, Path], ScoredConfig] = read_baseline if is_baseline else saved_config
         config = read(values, path)
-        changed = {"evaluation": {**config.evaluation.model_dump(), **settings}}
-        return read(config.model_dump(mode="json") | changed, path)
     except FileNotFoundError:
         raise UsageError(f"run: {path} is not there; train the run first, or correct run=") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"run: {path} is not the config of a run ({error!r})") from None
     except ConfigError as error:
         raise UsageError(f"run: {error}") from None
+    changed = {"evaluation": {**config.evaluation.model_dump(), **settings}}
+    try:
+        return read(config.model_dump(mode="json") | changed, path)
+    except ConfigError as error:  # the command line's, not the file's
+        raise UsageError("; ".join(fault.removeprefix(f"{path}: evaluation.") for fault in error.faults)) from None
 
 
 def _command(values: Mapping[str, str], config: ScoredConfig, store: str | None) -> Command:

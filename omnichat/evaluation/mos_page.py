@@ -20,6 +20,7 @@ from omnichat.evaluation.mos_command import REFERENCE
 from omnichat.evaluation.page import page
 from omnichat.evaluation.replies import Answer, replace_file
 from omnichat.evaluation.samples import encoded
+from omnichat.file_hashes import file_sha256
 
 PAGE, KEY = "mos.html", "mos_key.json"
 SCRIPT = Path(__file__).with_name("mos.js")
@@ -89,10 +90,14 @@ def write_page(items: Sequence[Item], folder: Path, seed: int) -> tuple[Path, Pa
     """Write the listeners' page and the key into a folder; returns both paths.
 
     Raises:
-        DataError: audio that cannot be read.
+        DataError: audio that cannot be read; `other_page` where the folder has the key of another one.
     """
+    paths = folder / PAGE, folder / KEY
+    identity = hashlib.sha256("".join(sorted(map(_rated, items))).encode()).hexdigest()[:12]
+    if paths[1].exists() and _page_of(paths[1]) != identity:
+        message = "is the key of another page, whose ratings cannot be scored without it; name another out="
+        raise DataError("other_page", message, str(paths[1]))
     folder.mkdir(parents=True, exist_ok=True)
-    identity = hashlib.sha256("".join(sorted(item.token for item in items)).encode()).hexdigest()[:12]
     body = [
         "<h1>How well does the reply fit?</h1>",
         '<p class="lead">Listen to the whole dialogue, then rate the last reply: does it answer what was said, and how '
@@ -116,10 +121,22 @@ def write_page(items: Sequence[Item], folder: Path, seed: int) -> tuple[Path, Pa
             for item in items
         },
     }
-    paths = folder / PAGE, folder / KEY
     replace_file(paths[0], page("Rate the replies", body).encode())
     replace_file(paths[1], (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     return paths
+
+
+def _rated(item: Item) -> str:
+    """All that a rating of the item is about: replies that were made again are other replies."""
+    spoken = "" if item.speech is None else file_sha256(item.speech)
+    return json.dumps([item.token, item.reply.text, _style(item.reply.style), spoken])
+
+
+def _page_of(key: Path) -> str | None:
+    try:
+        return str(json.loads(key.read_text(encoding="utf-8"))["page"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _words(answer: Answer) -> tuple[str, ...]:

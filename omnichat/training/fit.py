@@ -50,8 +50,9 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
         if cached and config.preflight == "only" and lacks_features(config):  # to make them may take hours
             print(f"{config.data.features_dir} lacks features, which a run makes first; tried with data.features=live")
             cached = False
+        scans = build.scan_data(config, prompt)  # before the experts, which may listen for hours, are asked
         features = fill_feature_store(config) if cached else None
-        data = build.build_data(config, prompt, features, first_step)
+        data = build.build_data(config, prompt, features, first_step, scans)
         stream = data.dataset.fingerprint()
         check_stream(start, run_dir / CHECKPOINTS, stream)
         _list_overlong(run_dir / OVERLONG_FILE, data.dataset.overlong())

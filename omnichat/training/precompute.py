@@ -251,6 +251,8 @@ def _faults(config: RunConfig) -> list[str]:
     faults = missing(config)
     if config.model.random or config.data.made_up is not None:
         faults.append("model.random, data.made_up: are made anew in each run's folder; train.py caches them by itself")
+    if config.task == "events":
+        faults.append("task=events: hears moments, whose frames a run keeps in memory; nothing to compute ahead")
     if config.data.features_dir is None:
         faults.append("data.features_dir: is null; name the folder where cached frames are kept")
     return faults
@@ -274,6 +276,7 @@ def main() -> int:
             raise ConfigError(faults)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        build.scan_data(config, build.build_prompt(config))  # a fault at the end of the data would cost hours
         precompute(config, share)
         print(f"all features of part {share.number}/{share.count} are in {config.data.features_dir}", flush=True)
     except (ConfigError, DataError, EncoderError) as error:

@@ -75,6 +75,27 @@ def test_a_store_says_what_it_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store.json", "test.jsonl", "train.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("jsonl", "is a folder of JSONL files; name one of them: a.jsonl, b.jsonl"),
+        ("run", "holds a store; name one of its splits: store/train"),
+        ("other", "name a JSONL file, or the folder of a split in Arrow shards"),
+    ],
+)
+def test_a_folder_that_is_no_split_leads_to_what_is(tmp_path: Path, folder: str, said: str) -> None:
+    """Of a folder of JSONL files it was said that a store.json beside it is missing, and to make it again."""
+    for name in ("jsonl", "run/store", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "jsonl" / f"{name}.jsonl").touch()
+    write_store(tmp_path / "run" / "store", {"train": [DIALOGUE]}, "x", "", "")
+    with pytest.raises(DataError) as caught:
+        Store(tmp_path / folder)
+    assert said in str(caught.value)
+    assert "store.json" not in str(caught.value)
+
+
 def test_a_store_that_was_not_finished_has_no_description(tmp_path: Path) -> None:
     """Half a corpus must not pass for a small one."""
     write_store(tmp_path, {"train": [DIALOGUE]}, "x", "", "")

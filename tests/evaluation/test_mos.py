@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from omnichat.config import RunConfig
-from omnichat.dialogue import DataError
+from omnichat.dialogue import DataError, Reply
 from omnichat.evaluation import mos_command
 from omnichat.evaluation.mos import score_ratings
 from omnichat.evaluation.mos_page import choose_items, write_page
@@ -58,6 +58,20 @@ def test_the_page_gives_nothing_away(systems: dict[str, list[Answer]], tmp_path:
     found = json.loads(key.read_text())["items"]
     pairs = [(one["split"], one["id"], one["system"]) for one in found.values()]
     assert len(set(pairs)) == 12
+
+
+def test_the_key_of_a_page_that_listeners_have_is_not_replaced(
+    systems: dict[str, list[Answer]], tmp_path: Path
+) -> None:
+    """A second page in the same folder took the first one's key, and with it all ratings that were still to come."""
+    _, key = write_page(choose_items(systems, 4, 0, {}), tmp_path, 0)
+    kept = key.read_bytes()
+    write_page(choose_items(systems, 4, 0, {}), tmp_path, 0)  # the same page again
+    again = {name: [replace(one, reply=Reply(None, "Made anew.")) for one in found] for name, found in systems.items()}
+    for others, seed in ((systems, 1), (again, 0)):
+        with pytest.raises(DataError, match=r"mos_key\.json: is the key of another page.*out=.*\[other_page\]"):
+            write_page(choose_items(others, 4, seed, {}), tmp_path, seed)
+    assert key.read_bytes() == kept
 
 
 def test_the_seed_decides(systems: dict[str, list[Answer]]) -> None:

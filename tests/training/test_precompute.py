@@ -315,6 +315,28 @@ def test_what_cannot_be_kept_is_refused_all_at_once() -> None:
     """Weights and dialogues of one run's folder, or no folder at all: a cache that no run could read."""
     faults = precompute._faults(load_config("recipe=smoke"))
     assert [fault.partition(":")[0] for fault in faults] == ["model.random, data.made_up", "data.features_dir"]
+    assert any(fault.startswith("task=events: ") for fault in precompute._faults(load_config("recipe=interact_events")))
+
+
+def test_faults_of_the_data_are_named_before_the_experts_listen(
+    made: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They came one a start, that of an audio file without its line, and after hours of listening to the others."""
+    store = tmp_path / "synthetic.jsonl"
+    lines = Path(str(made.data.synthetic)).read_text().splitlines()
+    store.write_text("\n".join([*lines[:2], lines[0], '{"id": "gone", "turns": []}']))
+    shutil.copytree(Path(str(made.data.synthetic)).parent / "audio", tmp_path / "audio")
+    places = [f"{store}:3: id ", f"{store}:4: dialogue 'gone': has no turns"]
+    data = made.data.model_copy(update={"synthetic": str(store), "features_dir": str(tmp_path / "features")})
+    broken = made.model_copy(update={"data": data})
+    with pytest.raises(DataError) as caught:
+        fit(broken, tmp_path / "run")
+    assert all(place in str(caught.value) for place in places)
+    monkeypatch.setattr("sys.argv", ["precompute", *overrides_of(broken)])
+    assert precompute.main() == 1
+    said = capsys.readouterr().err
+    assert all(place in said for place in places)
+    assert not (tmp_path / "features").exists()
 
 
 def heard_refs(config: RunConfig, dialogue_ids: Sequence[str]) -> list[AudioRef]:
