@@ -11,13 +11,16 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """Chromium without a window. While it is open, this thread's event loop is its own: no command can be run."""
+def chromium(*more: str) -> Iterator[Any]:
+    """Chromium without a window; `more` are options of its command line.
+
+    While it is open, this thread's event loop is its own: no command can be run.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", *more]
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=path, args=options)
         yield started

@@ -19,8 +19,11 @@ that are not where they were in training.
 Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
 PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
 
-example: python -m omnichat.chat run=runs/quickstart"""
-KEYS = ("run", "checkpoint", *WEIGHTS)
+With serve=PORT instead a page in the browser of this machine, with its microphone: http://127.0.0.1:PORT.
+
+example: python -m omnichat.chat run=runs/quickstart
+         python -m omnichat.chat run=runs/quickstart serve=8000"""
+KEYS = ("run", "checkpoint", "serve", *WEIGHTS)
 TURNS = {"speech": "the path of one", "speech+text": "PATH | WORDS"}
 
 
@@ -37,6 +40,9 @@ def main() -> int:
         print(f"chat: {fault}", file=sys.stderr)
         print(USAGE)
         return 2
+    if not (port := values.get("serve", "0")).isdecimal() or int(port) > 65_535:
+        print(f"chat: serve={port}: is not a port; name one from 1 to 65535", file=sys.stderr)
+        return 2
     from omnichat.chat.chat import Chat  # torch and transformers: help and mistakes need not wait for them
 
     try:
@@ -45,6 +51,8 @@ def main() -> int:
     except (ConfigError, DataError, ValueError) as error:
         print(f"chat: {error}", file=sys.stderr)
         return 1
+    if "serve" in values:
+        return _serve(chat, int(port))
     while True:
         try:
             line = input("you> ").strip()
@@ -61,6 +69,24 @@ def main() -> int:
         except KeyboardInterrupt:  # what the cache holds of the turn cannot be told
             chat.reset()
             print("\ninterrupted; a new dialogue begins")
+
+
+def _serve(chat: "Chat", port: int) -> int:
+    """Answer the browser until Ctrl-C."""
+    from omnichat.chat.server import HOST, ChatServer
+
+    try:
+        server = ChatServer(chat.run, port)
+    except OSError as error:
+        print(f"chat: {HOST}:{port} cannot be listened on ({error.strerror}); serve= another port", file=sys.stderr)
+        return 1
+    print(f"{server.address}  (Ctrl-C ends)", flush=True)
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0
 
 
 def _answer(chat: "Chat", line: str) -> None:

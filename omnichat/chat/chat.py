@@ -1,7 +1,7 @@
 """A checkpoint of a run as objects, and a dialogue with it that keeps its cache."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from omnichat.checkpoint import CheckpointError, restore_trained
 from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, Reply, Turn
 from omnichat.exported import load_trained
-from omnichat.models.omnichat import OmniChat
+from omnichat.models.omnichat import Heard, OmniChat
 from omnichat.models.session import Session
 from omnichat.prompt import IGNORE, NO_TARGET, Allowed, Prompt, Tokens
 from omnichat.recipes import did_you_mean
@@ -106,6 +106,7 @@ class Chat:
 
     def reset(self) -> None:
         """Begin a new dialogue."""
+        self.gates: dict[str, float] = {}  # of the turn heard last, the mean over its windows
         self.ids: list[int] = []  # all token ids so far, the assistant's as it wrote them
         self._session = Session(self.run.model.llm)
         self._unread: list[int] = []  # written by the model, not yet in the cache
@@ -115,7 +116,7 @@ class Chat:
         *_, last = self.stream(audio, text)
         return last
 
-    def stream(self, audio: Path | str | None = None, text: str = "") -> Iterator[Reply]:
+    def stream(self, audio: Path | str | None = None, text: str = "") -> Generator[Reply, None, None]:
         """Hear (or, by the run's input, read) a user turn, and give the reply as it grows, once for each token.
 
         Its style is None until it is written. Who stops listening has interrupted: the dialogue goes on from what was
@@ -145,7 +146,9 @@ class Chat:
         ]
         batch = to_device(pack([Example(tokens, tuple(waves), None, "chat")]), self.run.model.llm.device)
         with torch.no_grad():
-            embeds = self.run.model.embed(batch).embeds
+            heard = self.run.model.embed(batch)
+        embeds = heard.embeds
+        self.gates = self._gates(heard)
         written: list[int] = []
         try:
             for (reply,) in self._session.stream(
@@ -158,6 +161,13 @@ class Chat:
             return
         self._remember(tokens, written)
         yield prompt.parse(prompt.decode(written))
+
+    def _gates(self, heard: Heard) -> dict[str, float]:
+        if not len(heard.window_counts):
+            return {}
+        own = torch.arange(heard.gates.shape[1]) < heard.window_counts[:, None]
+        means = heard.gates.float().cpu()[own].mean(0).tolist()
+        return {name: round(value, 4) for name, value in zip(self.run.config.model.experts, means, strict=True)}
 
     def _remember(self, tokens: Tokens, written: list[int]) -> None:
         """Note what the cache holds after a reply, and what of it is still to be read."""
