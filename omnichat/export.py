@@ -112,6 +112,7 @@ def _write_parts(folder: Path, config: RunConfig, start: Checkpoint, base: Path)
         ).save_pretrained(str(folder))
     write_record(folder, start)
     _copy_tokenizer(base, folder)
+    _copy_licence(base, folder)
 
 
 def _write_merged(folder: Path, base: Path, dtype: torch.dtype) -> None:
@@ -122,9 +123,7 @@ def _write_merged(folder: Path, base: Path, dtype: torch.dtype) -> None:
     path = out / "config.json"
     path.write_text(json.dumps(readable_by_4(json.loads(path.read_text(encoding="utf-8"))), indent=2), encoding="utf-8")
     _copy_tokenizer(base, out)
-    for pattern in ("LICENSE*", "NOTICE*", "USE_POLICY*"):  # Llama's licence asks for its text beside the weights
-        for file in base.glob(pattern):
-            shutil.copy(file, out)
+    _copy_licence(base, out)
 
 
 def readable_by_4(values: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +137,13 @@ def readable_by_4(values: dict[str, Any]) -> dict[str, Any]:
     theta = rope.pop("rope_theta", values.get("rope_theta"))
     scaling = None if rope.get("rope_type", "default") == "default" else rope
     return {**values, "rope_theta": theta, "rope_scaling": scaling, "torch_dtype": values.get("dtype")}
+
+
+def _copy_licence(base: Path, folder: Path) -> None:
+    """Llama's licence asks for its text beside its weights, and beside what was trained on them."""
+    for pattern in ("LICENSE*", "NOTICE*", "USE_POLICY*"):
+        for file in base.glob(pattern):
+            shutil.copy(file, folder)
 
 
 def _copy_tokenizer(base: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The README.md of an exported run: what it was made of, from what, under whose licence, and how well it does."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ LICENCES = {
     "whisper": "Apache License 2.0 (Hugging Face page openai/whisper-large-v3), MIT (openai/whisper on GitHub)",
     "beats": "MIT (microsoft/unilm on GitHub)",
 }
+# Where hubs find published language models; of others a hub would look for a page that is not there.
+PAGES = {
+    name: f"meta-llama/{name}" for name in ("Llama-3.1-8B-Instruct", "Llama-3.2-1B-Instruct", "Llama-3.2-3B-Instruct")
+} | {f"SmolLM2-{size}-Instruct": f"HuggingFaceTB/SmolLM2-{size}-Instruct" for size in ("135M", "360M", "1.7B")}
 NOT_STATED = "not stated beside the weights; see their owner's page"
 
 
@@ -37,8 +42,9 @@ def model_card(run_dir: Path, config: RunConfig, start: Checkpoint, merged: bool
         start: the checkpoint that is exported.
         merged: whether `merged/` lies beside the card.
     """
+    page = PAGES.get(Path(str(config.model.llm.checkpoint)).name)
     front = {
-        "base_model": _shown(str(config.model.llm.checkpoint)),
+        **({"base_model": page} if page is not None else {}),
         "library_name": "peft" if config.model.lora.enabled else "omnichat",
         "license": "other",
         "license_name": "those-of-its-parts",
@@ -97,6 +103,20 @@ def _parts(config: RunConfig, start: Checkpoint) -> list[str]:
         *rows,
         "",
         "The licences of these weights and of the training data govern what may be done with what was trained on them.",
+        *_llama_terms(licence_of(str(config.model.llm.checkpoint))),
+    ]
+
+
+def _llama_terms(licence: str) -> list[str]:
+    """What Llama's licence (3.1 and 3.2, section 1.b) asks of whoever passes on what was trained on it."""
+    version = re.search(r"llama[ -]?(3\.\d)", licence.lower())
+    if version is None:
+        return []
+    return [
+        "",
+        f"**Built with Llama.** Llama {version[1]} is licensed under the Llama {version[1]} Community License, "
+        "Copyright © Meta Platforms, Inc. All Rights Reserved. Whoever passes this on passes that licence on with it, "
+        'and gives it a name that begins with "Llama".',
     ]
 
 
@@ -144,7 +164,8 @@ def _store(path: Path) -> str:
             info = read_info(folder)
         except DataError:
             continue
-        return f"{shown} ({info.name}; licence: {info.licence}; from {info.source})"
+        origin = f"; from {info.source}" if info.source else ""
+        return f"{shown} ({info.name}; licence: {info.licence}{origin})"
     return f"{shown} (its store does not say where it comes from)"
 
 

@@ -240,6 +240,27 @@ def test_licences_are_read_where_they_stand(tmp_path: Path, monkeypatch: pytest.
     assert licence_of("checkpoints/tiny/whisper.pt") == "Apache License 2.0 (made by omnichat)"
 
 
+def test_llamas_licence_is_obeyed(run_dir: Path, tmp_path: Path) -> None:
+    """It asks for its text, a notice and a name; a hub's link must lead to the page of the base model."""
+    start = load_checkpoint(run_dir / "checkpoints" / "2")
+    state = json.loads(json.dumps(start.state))
+    base = tmp_path / "Llama-3.2-1B-Instruct"
+    shutil.copytree(state["config"]["model"]["llm"]["checkpoint"], base)
+    (base / "LICENSE.txt").write_text("the licence")
+    state["config"]["model"]["llm"]["checkpoint"] = str(base)
+    parts = {name: part for name, part in start.tensors.items() if name != "optimizer"}
+    save_checkpoint(tmp_path / "run" / "checkpoints", 2, parts, state)
+    export(tmp_path / "run", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "meta-llama/Llama-3.2-1B-Instruct"
+    assert "**Built with Llama.** Llama 3.2 is licensed under the Llama 3.2 Community License" in card
+    assert (tmp_path / "out" / "LICENSE.txt").read_text() == "the licence"
+    export(run_dir, tmp_path / "random")
+    plain = (tmp_path / "random" / "README.md").read_text()
+    assert "Built with Llama" not in plain
+    assert "base_model" not in yaml.safe_load(plain.split("---")[1])
+
+
 def test_which_checkpoint(run_dir: Path, tmp_path: Path) -> None:
     """The last step is not always the one to pass on."""
     checkpoints = run_dir / "checkpoints"
