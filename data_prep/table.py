@@ -1,8 +1,8 @@
 """Read any corpus that is a table of turns (CSV, TSV, JSONL) and a folder of audio into a store.
 
 A row is a turn, or a line of JSONL a dialogue with a list of turns: as README.md shows them ("Data"), where audio may
-also be a path alone. Columns that are not called like our fields are
-named with --column FIELD=COLUMN; the fields are
+also be a path alone, or as chat frameworks have them (messages with <audio> tags, and audios). Columns that are not
+called like our fields are named with --column FIELD=COLUMN; the fields are
   {fields}
 
 example, for calls.csv with the columns call,who,said,file,from,to and recordings in wavs/:

@@ -1,7 +1,8 @@
 """Any corpus that is a table of turns (CSV, TSV or JSONL) and a folder of audio; which column holds what is an option.
 
 A row is a turn. JSONL may also hold a dialogue a line, with a list of turns in it: a turn then has the outer values
-too. Lines in the form of our own JSONL are read as well (`id`, `style`, `audio` as an object), and need no lengths.
+too. Lines in the form of our own JSONL are read as well (`id`, `style`, `audio` as an object), and need no lengths; and
+those of chat frameworks (`messages`).
 """
 
 import csv
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omnichat.audio import SAMPLE_RATE, stored_samples
+from omnichat.data.corpora.messages import is_chat, turns_of
 from omnichat.data.corpora.reading import NO_AUDIO, Choices, Corpus, Part, Reading, assign_roles, audio_below, checked
 from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Style, Turn
 
@@ -177,6 +179,8 @@ def _json_rows(path: Path, turns: str, faults: list[str]) -> Iterator[tuple[int,
             try:
                 record = json.loads(raw.decode("utf-8-sig"))
                 inner = record.pop(turns, None)
+                if inner is None and is_chat(record):
+                    record, inner = {"id": record.get("id", f"line{number}")}, turns_of(record)
                 rows = [record] if inner is None else [_flat(record, turn) for turn in inner]
             except (ValueError, RecursionError, TypeError, AttributeError) as error:
                 faults.append(f"{path}:{number}: is not an object of a turn or a dialogue ({error})")
