@@ -19,7 +19,8 @@ that are not where they were in training.
 Then, at each prompt, the path of an audio file (the run's input=speech), words (input=text), or
 PATH | WORDS (input=speech+text); /reset begins a new dialogue, /quit or Ctrl-D ends.
 
-With serve=PORT instead a page in the browser of this machine, with its microphone: http://127.0.0.1:PORT.
+With serve=PORT instead a page in the browser of this machine, with its microphone: http://127.0.0.1:PORT. For a run on
+another machine: ssh -L PORT:127.0.0.1:PORT MACHINE, and the page is at the same address.
 
 example: python -m omnichat.chat run=runs/quickstart
          python -m omnichat.chat run=runs/quickstart serve=8000"""

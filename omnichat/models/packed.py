@@ -82,11 +82,12 @@ def packed_hidden(
     rotary = llm.model.rotary_emb(hidden, position_ids=places)
     run, run_last = (_compiled_layer(), _compiled_last_layer()) if compiled else (_layer, _last_layer)
     *layers, last = llm.model.layers
+    alike = (places, rotary, starts, max_length, shared)
     for layer in layers:
-        hidden = run(layer, hidden, places, rotary, starts, max_length, shared)
+        hidden = run(layer, hidden, *alike)
     assert picked is None or isinstance(last, LastLayer), "the model has to go through with_last_layer"
     wanted = picked if picked is None or shared is None else shared.places.index_select(0, picked)
-    hidden = run_last(last, hidden, places, rotary, starts, max_length, shared, wanted)
+    hidden = run_last(last, hidden, *alike, picked=wanted)
     found: Tensor = llm.model.norm(hidden)
     return found[0] if shared is None or picked is not None else found[0].index_select(0, shared.places)
 
@@ -117,18 +118,9 @@ def _layer(
     )
 
 
-def _last_layer(
-    layer: nn.Module,
-    hidden: Tensor,
-    places: Tensor,
-    rotary: tuple[Tensor, Tensor],
-    starts: Tensor,
-    max_length: int,
-    shared: SharedPrefix | None,
-    picked: Tensor | None,
-) -> Tensor:
-    only = {} if picked is None else {"picked": picked}
-    return _layer(layer, hidden, places, rotary, starts, max_length, shared, **only)
+def _last_layer(*given: Any, picked: Tensor | None) -> Tensor:
+    only: dict[str, Any] = {} if picked is None else {"picked": picked}
+    return _layer(*given, **only)
 
 
 @lru_cache(maxsize=1)
