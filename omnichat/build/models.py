@@ -94,18 +94,20 @@ def sized_model(config: RunConfig) -> OmniChat:
     Published nets are known by the name of their checkpoint; the sizes of others are read from their files.
 
     Raises:
-        ConfigError: a net that is neither published nor there.
+        ConfigError: a net that is neither published nor there, or an expert of one's own.
         EncoderError, ValueError: its files cannot be used.
     """
     if config.model.random:
         raise ConfigError(["model.random: random nets have no sizes before their run; set it to false"])
+    if own := [name for name in config.model.experts if name in config.model.encoders.own]:
+        raise ConfigError([f"model.experts: what {', '.join(own)} computes is not known; count without it"])
     options, dtype = encoder_options(config), encoder_dtype(config)
     paths = expert_checkpoints(config) | {"llm": str(config.model.llm.checkpoint)}
     faults = [
         f"{path}: is not there, and its sizes are not known by its name; download it, or name one of "
-        f"{', '.join(PUBLISHED.get(name, ()))}"
+        f"{', '.join(PUBLISHED[name])}"
         for name, path in paths.items()
-        if checkpoint_name(path) not in PUBLISHED.get(name, ()) and not locate(path).exists()
+        if checkpoint_name(path) not in PUBLISHED[name] and not locate(path).exists()
     ]
     if faults:
         raise ConfigError(faults)

@@ -71,5 +71,5 @@ def published_llama(name: str) -> LlamaConfig | None:
 
 def published_expert(expert: str, name: str, options: Mapping[str, str]) -> Encoder | None:
     """A published expert with random weights on the current device; None for another name."""
-    sizes = PUBLISHED.get(expert, {}).get(name)
+    sizes = PUBLISHED[expert].get(name)
     return None if sizes is None else Encoder(expert, NETS[expert](sizes, **options), options)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
+from omnichat.build import sized_model
 from omnichat.chat import load_run
 from omnichat.config import ConfigError, load_config
 from omnichat.models.encoders import EncoderError, EncoderNet, load_encoder, own, register_encoder
@@ -74,6 +75,9 @@ def test_what_is_wrong_with_it_is_named(
     """In the words of whoever wrote it: which file, which line of thought, and where it is explained."""
     with pytest.raises(ConfigError, match=r"model\.experts: no expert 'wavlm'; there are whisper, emotion2vec, beats"):
         load_config("recipe=smoke", "model.experts=[wavlm]")
+    sizes = ("recipe=dailytalk", "model.experts=[whisper,wavlm]", f"model.encoders.own.wavlm.checkpoint={wavlm}")
+    with pytest.raises(ConfigError, match="what wavlm computes is not known"):
+        sized_model(load_config(*sizes))
     with pytest.raises(EncoderError, match=r"my_experts\.py registers wavlm.*own_expert\.md"):
         load_encoder("hubert", wavlm)
     with pytest.raises(EncoderError, match=r"no such checkpoint; correct model\.encoders\.own\.wavlm\.checkpoint"):
