@@ -23,6 +23,7 @@ PLACES = {
     "corpora/quickstart": "make quickstart makes it",
     "corpora/sharechat_mini": "make sharechat-mini makes it",
     "corpora/interact": "docs/interaction.md says how it is made",
+    "corpora/dailytalk_tiny": "make experiments makes it, with DailyTalk's lists (docs/experiments.md)",
     "corpora/dailytalk": "DailyTalk (README of keonlee9420/DailyTalk on GitHub), read by "
     "python -m data_prep.dailytalk DOWNLOAD corpora/dailytalk",
     "corpora/sharechat": "ShareChatX (sharechatx.github.io; its files are not released, to our knowledge), or name a "
@@ -49,6 +50,16 @@ def missing(config: RunConfig) -> list[str]:
 def missing_weights(config: RunConfig) -> list[str]:
     """The same for frozen weights alone, all that a trained run needs to answer."""
     return _absent(_weights(config))
+
+
+def missing_stores(config: RunConfig) -> list[str]:
+    """The same for dialogues alone: those that are only scored, and sources that have no share, included."""
+    data = config.data
+    named = {"data.synthetic": data.synthetic, "data.real": data.real}
+    named |= {f"data.sources.{name}.path": source.path for name, source in data.sources.items()}
+    for kind, sets in (("val", data.val), ("test", data.test)):
+        named |= {f"data.{kind}.{name}": path for name, path in sets.items()}
+    return _absent((key, path) for key, path in named.items() if path is not None)
 
 
 def _absent(paths: Iterator[tuple[str, str]]) -> list[str]:

@@ -33,6 +33,7 @@ MAX_REDIRECTS = 3
 SHOWN = 200  # characters of a server's message
 FAILURES_TO_BREAK = 5  # in a row
 LONGEST_PAUSE = 120.0  # seconds that an endpoint is left alone
+NOBODY_THERE = 5.0  # seconds after which endpoints that have never taken a connection are given up
 
 
 def addresses(endpoints: tuple[str, ...]) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ class _Endpoint:
     failures: int = 0  # in a row
     closed_until: float = 0.0
     lowered: float = 0.0
+    reached: bool | None = None  # whether it has ever taken a connection; None before the first
 
     def __post_init__(self) -> None:
         self.limit = float(self.most)
@@ -117,7 +119,8 @@ class _Endpoint:
         if now - self.lowered > 0.5:  # requests that fail together are one sign
             self.limit, self.lowered = max(1.0, self.limit / 2), now
         if self.failures >= FAILURES_TO_BREAK:
-            pause = min(LONGEST_PAUSE, 2.0 ** (self.failures - FAILURES_TO_BREAK))
+            longest = NOBODY_THERE / 2 if self.reached is False else LONGEST_PAUSE
+            pause = min(longest, 2.0 ** (self.failures - FAILURES_TO_BREAK))
             self.closed_until = now + pause * random.uniform(0.5, 1)
 
 
@@ -138,6 +141,7 @@ class Server:
         self._endpoints: list[_Endpoint] = []
         self._changed = asyncio.Condition()
         self._next = 0
+        self._alone_since: float | None = None
         self._key = ""
 
     async def open(self) -> None:
@@ -179,7 +183,7 @@ class Server:
         Raises:
             Retry: the reasons given at the start, when all retries are used up.
             Reject: the server refuses the request for good (a 4xx), or sends it to another host.
-            BackendError: it refuses all requests: a wrong key, route or model.
+            BackendError: it refuses all requests: a wrong key, route or model; or there is no server.
         """
         for number in range(self.settings.retries + 1):
             endpoint = await self._take()
@@ -190,12 +194,22 @@ class Server:
             except _Failed as error:
                 endpoint.failed()
                 last = error
+                self._raise_if_nobody_is_there(error)
             finally:
                 await self._give_back(endpoint)
             if number < self.settings.retries:
                 await asyncio.sleep(self._wait(number, last.wait))
         tries = f"{self.settings.retries + 1} tries; the last: " if self.settings.retries else ""
         raise Retry(last.reason, f"{self.what}: {tries}{last}")
+
+    def _raise_if_nobody_is_there(self, error: _Failed) -> None:
+        """A server that is not started, or a wrong address, would cost every item its tries, and then the item."""
+        now = time.monotonic()
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        nobody = all(endpoint.reached is False for endpoint in self._endpoints)
+        if nobody and now - self._alone_since >= NOBODY_THERE:
+            addresses = ", ".join(endpoint.address for endpoint in self._endpoints)
+            raise BackendError(f"no {self.what} at {addresses} ({error}): start it, or correct endpoints") from None
 
     def _wait(self, number: int, asked: float | None) -> float:
         drawn = self.settings.backoff * 2**number * random.uniform(0.5, 1)
@@ -230,12 +244,15 @@ class Server:
             async with asyncio.timeout(self.settings.timeout):
                 for _ in range(MAX_REDIRECTS + 1):
                     status, headers, body = await self._exchange(address, content)
+                    endpoint.reached = True
                     if status not in REDIRECTS:
                         break
                     address = self._followed(address, headers.get("location", ""))
         except (TimeoutError, httpx.TimeoutException):
             raise _Failed(self.reasons.timeout, f"no whole answer in {self.settings.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if isinstance(error, httpx.ConnectError):
+                endpoint.reached = endpoint.reached or False
             message = self._hidden(f"{type(error).__name__}: {error}")
             raise _Failed(self.reasons.http, message) from None
         if status == 200:

@@ -22,7 +22,8 @@ from omnichat.data.shares import UNITS, synthetic_share
 from omnichat.data.store import Store
 from omnichat.evaluation.experiments.definition import DefinitionError, Experiment, Row
 from omnichat.evaluation.replies import replace_file
-from omnichat.recipes import ROOT, did_you_mean, locate
+from omnichat.recipes import ROOT, did_you_mean, locate, with_own_keys
+from omnichat.requirements import missing_stores
 from omnichat.run_folder import SCORES, read_metrics
 from omnichat.schema import RunConfig
 
@@ -91,12 +92,12 @@ def plan(
 
     Raises:
         DefinitionError: there is no such size.
-        ConfigError: a row's config is wrong (names the row).
-        DataError: a store is missing or broken.
+        ConfigError: a row's config is wrong (names the row), or stores are missing (names all, and where to get them).
+        DataError: a store is broken.
     """
     if size not in experiment.sizes:
         raise DefinitionError(f"no size {size!r}; there are {', '.join(experiment.sizes)}")
-    common, runs, states = experiment.sizes[size], [], _States()
+    common, runs, states, lacking = experiment.sizes[size], [], _States(), dict[str, None]()
     for seed in seeds:
         folders: dict[str, Path] = {}
         for name, row in experiment.rows_of(size).items():
@@ -111,15 +112,21 @@ def plan(
             after = None if row.init_from is None else folders[row.init_from]
             if after is not None:
                 overrides.append(f"init_from={after}")
-            config, faults = checked(overrides)
+            config, faults = checked(with_own_keys(overrides))
             if config is None or faults:
                 raise ConfigError([f"row {name!r}: {fault}" for fault in faults])
+            if lines := missing_stores(config):  # a run is known by its dialogues too
+                lacking |= dict.fromkeys(lines)
+                folders[name] = out
+                continue
             if row.baseline is not None:
                 planned = _baseline(name, seed, row, config, experiment.splits, out, states)
             else:
                 planned = _training(name, seed, common.recipe, config, overrides, after, out, states)
             folders[name] = planned.folder
             runs.append(planned)
+    if lacking:
+        raise ConfigError(list(lacking))
     return runs
 
 

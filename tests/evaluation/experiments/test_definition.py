@@ -72,6 +72,7 @@ def test_every_row_composes(name: str, size: str, tmp_path: Path, monkeypatch: p
     """A wrong key would stop a table after hours; that the data are not there does not matter here."""
     monkeypatch.setattr("omnichat.evaluation.experiments.runs.Store.state", lambda self: [])
     monkeypatch.setattr("omnichat.evaluation.experiments.runs.Store.__init__", lambda self, path: None)
+    monkeypatch.setattr("omnichat.evaluation.experiments.runs.missing_stores", lambda config: [])
     experiment = load(name)
     runs = plan(experiment, size, [0], tmp_path)
     assert [run.row for run in runs] == list(experiment.rows_of(size))

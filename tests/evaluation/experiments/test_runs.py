@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omnichat.config import known_keys
+from omnichat.config import ConfigError, known_keys
 from omnichat.evaluation.experiments.definition import Experiment
 from omnichat.evaluation.experiments.results import value_of
 from omnichat.evaluation.experiments.runs import NO_PART, only, plan, run_all
@@ -54,6 +54,19 @@ def test_a_row_is_made_once_and_the_next_begins_with_it(tmp_path: Path) -> None:
     assert [run.folder for run in again] == list(made)
     assert all(outcome.scores for outcome in run_all(again, ["val"]))
     assert {run.folder: (run.folder / "scores.json").stat().st_mtime_ns for run in again} == made
+
+
+def test_all_missing_stores_are_named_at_once_with_where_to_get_them(tmp_path: Path) -> None:
+    """The first of them alone, with 'make the store first', left a newcomer to find the command five times."""
+    rows = {
+        "first": {"set": [f"data.val.val={tmp_path}/corpora/sharechat_mini/emotion/store/val"]},
+        "next": {"init_from": "first", "set": [f"data.test.test={tmp_path}/corpora/dailytalk_tiny/store/test"]},
+    }
+    with pytest.raises(ConfigError) as caught:
+        plan(experiment(**rows), "tiny", [0, 1], tmp_path)
+    assert [fault.partition(": no file ")[0] for fault in caught.value.faults] == ["data.val.val", "data.test.test"]
+    assert caught.value.faults[0].endswith("make sharechat-mini makes it")
+    assert "make experiments" in caught.value.faults[1]
 
 
 def test_a_sigterm_reaches_the_runs(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from data_prep.synthesis.backends import http
 from data_prep.synthesis.backends.chat import ChatSettings, Completion, make_chat
 from data_prep.synthesis.backends.http import Reasons, Server, ServerSettings
 from data_prep.synthesis.stage import BackendError, Reject, Retry
@@ -156,6 +157,27 @@ def test_a_dead_endpoint_is_left_alone_and_the_other_does_the_work() -> None:
         assert not any(isinstance(answer, BaseException) for answer in answers)
         assert len(alive.calls) == 40
         assert len(dead.calls) < 10
+
+
+def test_where_no_server_is_the_run_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a server a run was silent for more than ten minutes, and would then have rejected item after item."""
+    monkeypatch.setattr(http, "NOBODY_THERE", 0.2)
+    with FakeServer() as first, FakeServer() as second:
+        nowhere = settings(first, second, timeout=5, retries=4, backoff=0.1)
+    errors = post(nowhere, 20)
+    assert all(isinstance(error, BackendError) for error in errors), errors
+    assert f"no language model at {', '.join(nowhere.endpoints)} (ConnectError: " in str(errors[0])
+    assert "start it, or correct endpoints" in str(errors[0])
+
+
+def test_one_server_that_is_not_there_does_not_stop_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several addresses one may be down, and the others slow to give their first answer."""
+    monkeypatch.setattr(http, "NOBODY_THERE", 0.0)
+    with FakeServer() as alive:
+        with FakeServer() as dead:
+            asked = settings(dead, alive, timeout=5, retries=6)
+        answers = post(asked, 8)
+    assert not any(isinstance(answer, BaseException) for answer in answers), answers
 
 
 def test_an_endpoint_is_asked_no_more_at_once_than_allowed_and_less_when_overrun() -> None:
