@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omnichat.recipes import locate
 from omnichat.secrets import mask_output
 
 DONE, FAILED = 0, 1
@@ -29,9 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     from omnichat.evaluation.sweep import read_points
     from omnichat.evaluation.sweep_page import write_overview
 
-    first: Path = options.folders[0]
+    folders = [locate(str(folder)) for folder in options.folders]
+    first = folders[0]
     try:
-        points = read_points(options.folders)
+        points = read_points(folders)
         title = options.title or f"Sweep {first.resolve().name}"
         print(f"overview: {write_overview(points, options.out or first, title)}")
     except (ValueError, OSError) as error:  # ours say what, where and how to mend it

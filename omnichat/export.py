@@ -62,7 +62,7 @@ def export(run_dir: Path | str, out: Path | str, which: str = "newest", merge: b
         ConfigError: `out` is in use, or there is no adapter to merge.
         ValueError: the language model cannot be loaded; see `load_llm`.
     """
-    run_dir, out = Path(run_dir), Path(out)
+    run_dir, out = locate(str(run_dir)), Path(out)
     start = load_checkpoint(find_checkpoint(run_dir / CHECKPOINTS, which))
     config = saved_config(start.state["config"], start.path / STATE)
     faults = [f"out: {out} is not an empty folder; name a new one"] if out.exists() and _in_use(out) else []

@@ -18,7 +18,7 @@ from omnichat.exported import load_trained
 from omnichat.models.omnichat import Heard, OmniChat
 from omnichat.models.session import Session
 from omnichat.prompt import IGNORE, NO_TARGET, Allowed, Prompt, Tokens
-from omnichat.recipes import did_you_mean
+from omnichat.recipes import did_you_mean, locate
 from omnichat.requirements import missing_weights
 
 
@@ -57,7 +57,7 @@ def load_run(
             frozen weights are not there; names all.
         EncoderError, ValueError: frozen weights cannot be used.
     """
-    start = load_trained(run_dir, checkpoint)
+    start = load_trained(locate(str(run_dir)), checkpoint)
     config = _with_weights(saved_config(start.state["config"], start.path), weights or {})
     if config.task != "dialogue":
         raise CheckpointError(f"{start.path}: is of a run of task={config.task}; score it with eval/run_events.py")

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str], usage: str, store: str | None = None) -> int:
         names = [name for name in EvaluationConfig.model_fields if name != "turns"]
         settings: dict[str, int | str] = {**read_numbers(values, names)}
         settings |= {"turns": values["turns"]} if "turns" in values else {}
-        config = read_config(Path(values["run"]), settings)
+        config = read_config(locate(values["run"]), settings)
         run_stages(_command(values, config, store), config)
 
     return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
@@ -159,7 +159,7 @@ def _command(values: Mapping[str, str], config: ScoredConfig, store: str | None)
         raise UsageError(f"limit: must be at least 1, got {numbers['limit']}")
     partial = read_flag(values, "partial", False)
     return Command(
-        run=Path(values["run"]),
+        run=locate(values["run"]),
         stage=stage,
         splits=_splits(values, config, store) if isinstance(config, RunConfig) and stage in ("all", "generate") else {},
         checkpoint=values.get("checkpoint", "newest"),
@@ -168,7 +168,7 @@ def _command(values: Mapping[str, str], config: ScoredConfig, store: str | None)
         wordnet=read_folder(values, "wordnet"),
         bertscore=read_folder(values, "bertscore"),
         bertscore_layers=numbers.get("bertscore_layers"),
-        beside=tuple(map(Path, read_names(values, "beside"))),
+        beside=tuple(map(locate, read_names(values, "beside"))),
         title=values.get("title", ""),
     )
 

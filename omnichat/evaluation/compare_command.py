@@ -13,6 +13,7 @@ from omnichat.evaluation.arguments import (
     read_pairs,
     split_arguments,
 )
+from omnichat.recipes import locate
 
 OPTIONS = """  split=NAME[,NAME...]  sets to compare; by default all that both runs have
   wordnet=FOLDER        WordNet's files, for METEOR (Debian's wordnet-base: /usr/share/wordnet)
@@ -34,14 +35,14 @@ def main(arguments: Sequence[str], usage: str) -> int:
         folders, rest = split_arguments(arguments, ("RUN_A", "RUN_B"))
         values = read_pairs(rest, KEYS)
         numbers = {"resamples": 10_000, "seed": 0} | read_numbers(values, ("resamples", "seed", "bertscore_layers"))
-        if absent := [folder for folder in folders if not Path(folder).is_dir()]:
+        if absent := [folder for folder in folders if not locate(folder).is_dir()]:
             raise UsageError(f"{', '.join(absent)}: no such folder; name two folders of runs")
         wordnet, bertscore = read_folder(values, "wordnet"), read_folder(values, "bertscore")
         from omnichat.evaluation.compare import compare_runs, print_comparison
         from omnichat.evaluation.measure import Resources
 
         resources = Resources(wordnet, bertscore, numbers.get("bertscore_layers"))
-        a, b = map(Path, folders)
+        a, b = map(locate, folders)
         found = compare_runs(a, b, read_names(values, "split"), numbers["resamples"], numbers["seed"], resources)
         print_comparison(found)
         if values.get("out"):

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str], usage: str) -> int:
         values = read_pairs(arguments, ("run", "store", "checkpoint"))
         if not values.get("run"):
             raise UsageError("run: is missing; name the folder of a run, as in run=runs/interact_events")
-        run = Path(values["run"])
+        run = locate(values["run"])
         config = _config(run)
         stores = _stores(values, config)
         from omnichat.evaluation.events import print_events, score_events

@@ -14,6 +14,7 @@ from omnichat.evaluation.arguments import (
     read_pairs,
     split_arguments,
 )
+from omnichat.recipes import locate
 
 OPTIONS = """  model=NAME            the judge, pinned to a version (gpt-4o-2024-08-06 rather than gpt-4o)
   url=ADDRESS           of the endpoint; default https://api.openai.com/v1
@@ -57,9 +58,9 @@ def main(arguments: Sequence[str], usage: str) -> int:
         numbers |= read_numbers(values, list(numbers))
         if low := [key for key, number in numbers.items() if number < 1]:
             raise UsageError(f"{', '.join(low)}: must be at least 1")
-        if not Path(folder).is_dir():
+        if not locate(folder).is_dir():
             raise UsageError(f"{folder}: no such folder; name the folder of a run")
-        _judge(Path(folder), values, numbers)
+        _judge(locate(folder), values, numbers)
 
     return guarded(arguments, f"{usage}\n\n{OPTIONS}", body)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnichat.evaluation.arguments import UsageError, guarded, read_flag, read_names, read_numbers, read_pairs
+from omnichat.recipes import locate
 
 REFERENCE = "reference"  # the corpus's own replies, as a system among the others
 
@@ -44,6 +45,7 @@ def _page(runs: list[Path], rest: list[str]) -> None:
     numbers = {"samples": 20, "seed": 0} | read_numbers(values, ("samples", "seed"))
     if numbers["samples"] < 1:
         raise UsageError("samples: must be at least 1")
+    runs = [locate(str(run)) for run in runs]
     names, speech = [run.resolve().name for run in runs], read_names(values, "speech")
     reference = read_flag(values, "reference", False)
     systems = [*names, REFERENCE] if reference else names

@@ -13,6 +13,7 @@ from omnichat.checkpoint import save_checkpoint, trainable
 from omnichat.config import RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.shards import finish_store, write_shard
+from omnichat.evaluation import compare_command, judge_command, mos_command
 from omnichat.evaluation.command import main
 from omnichat.run_folder import REPLIES, SCORES
 
@@ -168,3 +169,20 @@ def test_a_subset_of_sharechatx(run_dir: Path, arguments: list[str], message: st
     assert message in result.stderr
     if "stage=generate" in arguments:
         assert "corpora/sharechat_music/test" in result.stderr
+
+
+def test_a_run_is_found_from_any_folder(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """train.py writes runs/NAME into the repository wherever it is called; the same words must name that run there."""
+    monkeypatch.setattr("omnichat.recipes.ROOT", run_dir.parent)  # stands for the repository
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    name = run_dir.name
+    assert main([f"run={name}", "stage=score", "bootstrap=0"], USAGE) == 0
+    assert compare_command.main([name, name, "resamples=10"], USAGE) == 0
+    assert judge_command.main([name, "model=m", "estimate=true"], USAGE) == 0
+    assert mos_command.main(["page", name, "samples=2"], USAGE) == 0
+    assert (run_dir / SCORES).is_file()
+    assert [path.name for path in elsewhere.iterdir()] == ["mos"], capsys.readouterr().err
