@@ -19,7 +19,8 @@ from omnichat.chat import Chat, LoadedRun, load_run
 from omnichat.checkpoint import CheckpointError, load_checkpoint, mark_best, save_checkpoint
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.evaluation.command import main as score
-from omnichat.export import export, main
+from omnichat.export.__main__ import main
+from omnichat.export.formats import export
 from omnichat.exported import load_trained
 from omnichat.models.tiny import write_llama
 from omnichat.recipes import ROOT
@@ -293,7 +294,7 @@ def test_nothing_is_overwritten_and_nothing_left_half_made(
     def full(*arguments: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("omnichat.export.model_card", full)
+    monkeypatch.setattr("omnichat.export.formats.model_card", full)
     assert main([f"run={run_dir}", f"out={tmp_path / 'half'}"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["full"]

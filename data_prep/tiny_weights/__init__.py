@@ -5,4 +5,5 @@
 `experts`    Whisper (phones and words), emotion2vec (emotions), BEATs (sounds)
 `language`   the Llama, on dialogues with written stage directions
 `optimise`   the training loop of all four
+`make`       one after the other
 """

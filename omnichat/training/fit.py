@@ -21,7 +21,7 @@ from omnichat.training.guard import NonFiniteGuard, explained, place_of
 from omnichat.training.loggers import build_loggers
 from omnichat.training.module import Holdout, OmniChatModule
 from omnichat.training.opening import opened
-from omnichat.training.precompute import fill_feature_store, lacks_features
+from omnichat.training.precompute.fill import fill_feature_store, lacks_features
 from omnichat.training.preflight import Preflight, PreflightDone, is_due
 from omnichat.training.ranks import is_first
 from omnichat.training.resume import CheckpointWriter, check_stream

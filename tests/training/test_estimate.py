@@ -10,8 +10,18 @@ from omnichat.build import build_model, sized_model
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.models.omnichat import OmniChat
 from omnichat.recipes import register_recipes
-from omnichat.training import estimate
-from omnichat.training.estimate import GIB, MEASURED, RECIPES, main, markdown, micro_batch_of, seconds_of, step_of
+from omnichat.training.estimate.__main__ import main
+from omnichat.training.estimate.counted import (
+    GIB,
+    GPUS,
+    MEASURED,
+    RECIPES,
+    flops_of,
+    markdown,
+    micro_batch_of,
+    seconds_of,
+    step_of,
+)
 from omnichat.training.flops import PEAKS
 from omnichat.training.memory import Memory, MicroBatch, estimate_memory
 
@@ -77,8 +87,7 @@ def test_flops_are_those_of_the_benchmark() -> None:
     _, model = sized("cached features, compiled")
     last = 4 * sum(parameter.numel() for parameter in model.llm.model.layers[-1].mlp.parameters())
     found = [
-        (estimate.flops_of(model, batch) + last * (batch.tokens - batch.targets)) / 1e12
-        for batch in map(measured_batch, (0, 1))
+        (flops_of(model, batch) + last * (batch.tokens - batch.targets)) / 1e12 for batch in map(measured_batch, (0, 1))
     ]
     assert "344.0 and 340.7 TFLOP" in RESULTS
     assert found == pytest.approx([344.0, 340.7], rel=0.005)
@@ -131,9 +140,9 @@ def test_report_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert "337." in out.partition("TFLOP")[0].rpartition(",")[2]
     for word in (*Memory.__dataclass_fields__, "peak", "estimated", "52.8%"):
         assert word in out
-    lines = [line for line in out.splitlines() if line.startswith(tuple(estimate.GPUS))]
+    lines = [line for line in out.splitlines() if line.startswith(tuple(GPUS))]
     fits = {line[:16].strip(): line[16:].split()[0] for line in lines}
-    assert fits == {gpu: "mean" if "4090" in gpu else "yes" for gpu in estimate.GPUS}
+    assert fits == {gpu: "mean" if "4090" in gpu else "yes" for gpu in GPUS}
 
 
 @pytest.mark.parametrize(

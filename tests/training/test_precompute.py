@@ -22,10 +22,12 @@ from omnichat.data.features import FeatureReader
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError
 from omnichat.models.omnichat import OmniChat
-from omnichat.training import precompute
 from omnichat.training.clips import heard_clips, in_batches
 from omnichat.training.fit import fit
-from omnichat.training.precompute import Share, feature_keys, fill_feature_store
+from omnichat.training.precompute import __main__ as command
+from omnichat.training.precompute import fill
+from omnichat.training.precompute.fill import feature_keys, fill_feature_store
+from omnichat.training.precompute.share import Share, read_share
 
 QUICK = (
     "recipe=smoke", "data.made_up=6", "trainer.validate_every=0", "trainer.save_every=0", "trainer.max_steps=1",
@@ -95,7 +97,7 @@ def test_cached_is_live(made: RunConfig, tmp_path: Path, precision: str, monkeyp
     waves = [wave[:length].numpy() for wave, length in zip(batch.waves, batch.num_samples, strict=True)]
     heard_waves = [load_audio(ref) for ref in heard_refs(config, batch.dialogue_ids)]
     assert all(np.array_equal(wave, expected) for wave, expected in zip(waves, heard_waves, strict=True))
-    for name, found in precompute.encode(waves, build.build_encoders(config), CPU).items():
+    for name, found in fill.encode(waves, build.build_encoders(config), CPU).items():
         for row, values in zip(expected[name], found.rows(), strict=True):
             assert torch.from_numpy(values).bfloat16().equal(row), name
 
@@ -123,14 +125,14 @@ def test_processes_and_stops_change_nothing(
     fill_feature_store(whole)
     expected = stored(whole)
 
-    precompute.precompute(parts, Share(2, 3))
+    fill.precompute(parts, Share(2, 3))
     with pytest.raises(DataError, match=r"\[no_features\]"):
         stored(parts)
     for number in (0, 1):
-        precompute.precompute(parts, Share(number, 3))
+        fill.precompute(parts, Share(number, 3))
     assert stored(parts) == expected
 
-    encode, calls = precompute.encode, 0
+    encode, calls = fill.encode, 0
 
     def stop_at_third(*arguments: object) -> object:
         nonlocal calls
@@ -140,7 +142,7 @@ def test_processes_and_stops_change_nothing(
         return encode(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(precompute, "encode", stop_at_third)
+        patch.setattr(fill, "encode", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             fill_feature_store(stopped)
     capsys.readouterr()
@@ -155,7 +157,7 @@ def test_processes_and_stops_change_nothing(
 
 def test_more_processes_than_work(made: RunConfig, tmp_path: Path) -> None:
     """A part without a batch ends at once, and is no error."""
-    precompute.precompute(at(made, tmp_path), Share(999, 1000))
+    fill.precompute(at(made, tmp_path), Share(999, 1000))
     assert list(tmp_path.glob("*/*.frames")) == []
 
 
@@ -169,7 +171,7 @@ def test_the_disk_it_needs_is_said_first(
     assert f"{need / 1e6:,.2f} MB of disk needed" in capsys.readouterr().out
     shutil.rmtree(next(tmp_path.glob("beats-*")))
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(precompute.shutil, "disk_usage", lambda path: usage(1000))
+    monkeypatch.setattr(fill.shutil, "disk_usage", lambda path: usage(1000))
     with pytest.raises(DataError, match=r"MB needed, 0.00 MB free; .*data.features_dir \[disk_full\]"):
         fill_feature_store(config)
 
@@ -179,14 +181,14 @@ def test_the_same_part_is_done_once_at_a_time(made: RunConfig, tmp_path: Path, m
     monkeypatch.setattr("omnichat.training.clips.BATCH_SAMPLES", 32_000)
     config, done = at(made, tmp_path / "features"), []
     (tmp_path / "features").mkdir()
-    with precompute._claimed(tmp_path / "features", Share(1, 3)):
+    with fill._claimed(tmp_path / "features", Share(1, 3)):
         waiting = [
-            threading.Thread(target=lambda share=share: done.append((precompute.precompute(config, share), share)[1]))
+            threading.Thread(target=lambda share=share: done.append((fill.precompute(config, share), share)[1]))
             for share in (Share(), Share(1, 3))
         ]
         for thread in waiting:
             thread.start()
-        with precompute._claimed(tmp_path / "features", Share(0, 3)):  # another part goes on
+        with fill._claimed(tmp_path / "features", Share(0, 3)):  # another part goes on
             time.sleep(0.3)
         assert done == []
     for thread in waiting:
@@ -200,7 +202,7 @@ def test_two_processes_at_once(made: RunConfig, tmp_path: Path) -> None:
     config = at(made, tmp_path / "features")
     command = [sys.executable, "-m", "omnichat.training.precompute", *overrides_of(config)]
     code = "import sys, omnichat.training.clips as c; c.BATCH_SAMPLES = 32_000; "
-    code += "from omnichat.training.precompute import main; sys.exit(main())"
+    code += "from omnichat.training.precompute.__main__ import main; sys.exit(main())"
     parts = [
         subprocess.Popen(
             [sys.executable, "-c", code, *command[3:], f"shard={number}/2"], text=True, stderr=-1, stdout=-1
@@ -224,7 +226,7 @@ def test_sigterm_keeps_what_was_encoded(
     config = at(made, tmp_path)
     monkeypatch.setattr("omnichat.training.clips.BATCH_SAMPLES", 32_000)
     monkeypatch.setattr(sys, "argv", ["precompute", *overrides_of(config)])
-    encode, calls = precompute.encode, 0
+    encode, calls = fill.encode, 0
 
     def preempted(*arguments: object) -> object:
         nonlocal calls
@@ -233,11 +235,11 @@ def test_sigterm_keeps_what_was_encoded(
             signal.raise_signal(signal.SIGTERM)
         return encode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(precompute, "encode", preempted)
+    monkeypatch.setattr(fill, "encode", preempted)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:
-            precompute.main()
+            command.main()
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert ended.value.code == 143
@@ -253,7 +255,7 @@ def test_a_batch_is_encoded_while_the_one_before_is_written(
 ) -> None:
     """A device that waits for the disk after every batch stands still for a quarter of its time."""
     monkeypatch.setattr("omnichat.training.clips.BATCH_SAMPLES", 32_000)
-    encode, rows, calls, second, waited = precompute.encode, precompute.Encoded.rows, [], threading.Event(), []
+    encode, rows, calls, second, waited = fill.encode, fill.Encoded.rows, [], threading.Event(), []
 
     def counted(*arguments: object) -> object:
         calls.append(1)
@@ -261,12 +263,12 @@ def test_a_batch_is_encoded_while_the_one_before_is_written(
             second.set()
         return encode(*arguments)  # type: ignore[arg-type]
 
-    def held(self: precompute.Encoded) -> object:
+    def held(self: fill.Encoded) -> object:
         waited.append(second.wait(timeout=30))
         return rows(self)
 
-    monkeypatch.setattr(precompute, "encode", counted)
-    monkeypatch.setattr(precompute.Encoded, "rows", held)
+    monkeypatch.setattr(fill, "encode", counted)
+    monkeypatch.setattr(fill.Encoded, "rows", held)
     fill_feature_store(at(made, tmp_path))
     assert len(calls) > 2
     assert all(waited)
@@ -276,16 +278,16 @@ def test_a_batch_is_encoded_while_the_one_before_is_written(
 def test_a_fault_in_writing_ends_the_run(made: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread dies in silence: its error must reach the user, and what was not written not pass for written."""
     monkeypatch.setattr("omnichat.training.clips.BATCH_SAMPLES", 32_000)
-    encode, calls = precompute.encode, []
+    encode, calls = fill.encode, []
 
-    def damaged(*arguments: object) -> dict[str, precompute.Encoded]:
+    def damaged(*arguments: object) -> dict[str, fill.Encoded]:
         found = encode(*arguments)  # type: ignore[arg-type]
         calls.append(1)
         if len(calls) == 2:
             found["beats"] = found["beats"]._replace(frames=found["beats"].frames * torch.nan)
         return found
 
-    monkeypatch.setattr(precompute, "encode", damaged)
+    monkeypatch.setattr(fill, "encode", damaged)
     with pytest.raises(DataError, match=r"NaN or infinite frames.*\[bad_features\]"):
         fill_feature_store(at(made, tmp_path))
     with pytest.raises(DataError, match=r"\[no_features\]"):
@@ -295,12 +297,12 @@ def test_a_fault_in_writing_ends_the_run(made: RunConfig, tmp_path: Path, monkey
 def test_torchrun_and_shard_name_the_part() -> None:
     """A process that takes another's part leaves its own undone, and eight on one GPU run out of memory."""
     environment = {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}
-    assert precompute._share(["recipe=x"], environment) == (Share(9, 16, 1), ["recipe=x"])
-    assert precompute._share(["recipe=x"], {}) == (Share(), ["recipe=x"])
-    assert precompute._share(["shard=3/4", "recipe=x"], environment) == (Share(3, 4, 3), ["recipe=x"])
+    assert read_share(["recipe=x"], environment) == (Share(9, 16, 1), ["recipe=x"])
+    assert read_share(["recipe=x"], {}) == (Share(), ["recipe=x"])
+    assert read_share(["shard=3/4", "recipe=x"], environment) == (Share(3, 4, 3), ["recipe=x"])
     for wrong in ("shard=4/4", "shard=", "shard=-1/4", "shard=1"):
         with pytest.raises(ConfigError, match="shard=I/N"):
-            precompute._share([wrong], {})
+            read_share([wrong], {})
 
 
 def test_the_key_names_what_the_experts_compute_in(made: RunConfig) -> None:
@@ -313,9 +315,9 @@ def test_the_key_names_what_the_experts_compute_in(made: RunConfig) -> None:
 
 def test_what_cannot_be_kept_is_refused_all_at_once() -> None:
     """Weights and dialogues of one run's folder, or no folder at all: a cache that no run could read."""
-    faults = precompute._faults(load_config("recipe=smoke"))
+    faults = command._faults(load_config("recipe=smoke"))
     assert [fault.partition(":")[0] for fault in faults] == ["model.random, data.made_up", "data.features_dir"]
-    assert any(fault.startswith("task=events: ") for fault in precompute._faults(load_config("recipe=interact_events")))
+    assert any(fault.startswith("task=events: ") for fault in command._faults(load_config("recipe=interact_events")))
 
 
 def test_faults_of_the_data_are_named_before_the_experts_listen(
@@ -333,7 +335,7 @@ def test_faults_of_the_data_are_named_before_the_experts_listen(
         fit(broken, tmp_path / "run")
     assert all(place in str(caught.value) for place in places)
     monkeypatch.setattr("sys.argv", ["precompute", *overrides_of(broken)])
-    assert precompute.main() == 1
+    assert command.main() == 1
     said = capsys.readouterr().err
     assert all(place in said for place in places)
     assert not (tmp_path / "features").exists()

@@ -1,32 +1,17 @@
-"""Memory, seconds and hours of a recipe on GPUs that one does not have yet: `python -m omnichat.training.estimate`."""
+"""What a run takes on each GPU, counted from its config."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from omnichat.audio import SAMPLE_RATE
 from omnichat.build import sized_model
-from omnichat.config import ConfigError, RunConfig, load_config
-from omnichat.models.encoders import Encoder, EncoderError
+from omnichat.config import RunConfig, load_config
+from omnichat.models.encoders import Encoder
 from omnichat.models.omnichat import OmniChat
-from omnichat.secrets import mask_output
 from omnichat.training.flops import PEAKS, encoder_flops, language_model_flops, step_flops
 from omnichat.training.memory import Memory, MicroBatch, estimate_memory
 
-USAGE = """Memory, seconds a step and hours of a run on several GPUs, counted from its config; no weights are needed.
-
-  python -m omnichat.training.estimate recipe=NAME [key=value ...]
-  python -m omnichat.training.estimate --markdown      the table of docs/hardware.md
-
-Example:
-
-  python -m omnichat.training.estimate recipe=dailytalk trainer.devices=1 trainer.micro_batch=4
-
-Everything is estimated: docs/hardware.md says how, and from which measurement."""
 GIB = 2**30
 # GPU -> the name its peak goes by in `flops.PEAKS`, and GiB as the driver counts them.
 GPUS = {
@@ -209,27 +194,3 @@ def markdown(rows: Sequence[tuple[str, ...]] = ROWS) -> str:
 def _cell(one: Estimate) -> str:
     time = f"{one.seconds:.2f} s, {one.hours:.1f} h"
     return {"yes": time, "mean": f"{time} (mean length only)", "no": "does not fit"}[one.fits]
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit code."""
-    mask_output()
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(f"{USAGE}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
-        return 0 if arguments else 2
-    try:
-        print(markdown() if list(arguments) == ["--markdown"] else report(load_config(*arguments)))
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(
-            f"estimate: {' '.join(str(error).split()) if not isinstance(error, ConfigError) else error}",
-            file=sys.stderr,
-        )
-        return 2
-    except (EncoderError, ValueError, OSError) as error:
-        print(f"estimate: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,8 @@
-"""A trained run in the formats that others read: `python -m omnichat.export run=runs/NAME out=FOLDER`."""
+"""A checkpoint of a run as PEFT, transformers and a reader of model cards expect it."""
 
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from omnichat.checkpoint import (
     STATE,
     TEMPORARY,
     Checkpoint,
-    CheckpointError,
     find_checkpoint,
     load_checkpoint,
 )
@@ -25,22 +23,9 @@ from omnichat.config import ConfigError, RunConfig, saved_config
 from omnichat.exported import ADAPTER, MIXFORMER, peft_names, write_record
 from omnichat.model_card import model_card
 from omnichat.models.llm import load_llm
-from omnichat.recipes import did_you_mean, locate
+from omnichat.recipes import locate
 from omnichat.run_folder import CHECKPOINTS, EXPORTED_CONFIG
-from omnichat.secrets import mask_output
 
-USAGE = """Write what a run trained in the formats that others read.
-
-  python -m omnichat.export run=runs/NAME out=FOLDER [checkpoint=newest|best|STEP] [merge=true]
-
-Example:
-
-  python -m omnichat.export run=runs/quickstart out=exports/quickstart merge=true
-
-OUT gets the LoRA adapter as PEFT lays it out, mixformer.safetensors, omnichat_config.yaml, the tokenizer, and a model
-card (README.md); omnichat loads it as it loads a run: Chat.load("OUT"), init_from=OUT. With merge=true, OUT/merged is
-the language model with the adapter in its weights."""
-KEYS = ("run", "out", "checkpoint", "merge")
 CARD, MERGED = "README.md", "merged"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
@@ -160,50 +145,3 @@ def _copy_tokenizer(base: Path, folder: Path) -> None:
     if isinstance(values.get("extra_special_tokens"), list):  # 5 renamed it; 4 fails on a list of that name
         values["additional_special_tokens"] = values.pop("extra_special_tokens")
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def parse(arguments: list[str]) -> dict[str, str]:
-    """`key=value` arguments by key.
-
-    Raises:
-        ConfigError: all unknown, malformed and missing ones at once.
-    """
-    values, faults = {}, []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not value:
-            faults.append(f"{argument}: is not of the form key=value")
-        elif key not in KEYS:
-            faults.append(f"{key}: unknown key{did_you_mean(key, KEYS)}")
-        else:
-            values[key] = value
-    if not faults:
-        faults += [f"{key}: is missing; see --help" for key in ("run", "out") if key not in values]
-    if values.get("merge", "false") not in ("true", "false"):
-        faults.append(f"merge: true or false, got {values['merge']!r}")
-    if faults:
-        raise ConfigError(faults)
-    return values
-
-
-def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
-    mask_output()
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(f"{USAGE}\n\nExit codes: 0 done, 1 failed, 2 wrong usage.")
-        return 0
-    try:
-        values = parse(arguments)
-        start = export(values["run"], values["out"], values.get("checkpoint", "newest"), values.get("merge") == "true")
-    except ConfigError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
-    except (CheckpointError, ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    print(f"{values['out']}: step {start.step} of {values['run']}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

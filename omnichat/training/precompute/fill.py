@@ -1,23 +1,15 @@
-"""Fill the feature store: run the frozen experts once over every clip that a run will hear.
-
-`python -m omnichat.training.precompute recipe=NAME [shard=I/N] [key=value ...]`, see --help.
-"""
+"""Fill the feature store: run the frozen experts once over every clip that a run will hear."""
 
 import contextlib
 import fcntl
-import os
-import re
 import shutil
-import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,41 +18,17 @@ from torch import Tensor
 
 from omnichat import build
 from omnichat.audio import SAMPLE_RATE, pieces
-from omnichat.config import ConfigError, RunConfig, load_config
+from omnichat.config import RunConfig
 from omnichat.data.feature_shards import ShardIndex
 from omnichat.data.features import FeatureKey, FeatureReader, FeatureWriter
 from omnichat.dialogue import DataError
 from omnichat.file_hashes import file_sha256
-from omnichat.models.encoders import Encoder, EncoderError
+from omnichat.models.encoders import Encoder
 from omnichat.recipes import locate
-from omnichat.requirements import missing
-from omnichat.secrets import mask_output
 from omnichat.training.clips import Clip, decoded, heard_clips, in_batches
-
-USAGE = """python -m omnichat.training.precompute recipe=NAME [shard=I/N] [key=value ...]
-
-Runs the frozen experts once over all audio that a run hears and keeps their frames in data.features_dir, where
-data.features=cached reads them. Says first how much disk that needs. Goes on where it was stopped.
-
-shard=I/N: this process does part I (from 0) of N. Start the N processes at any time, on any machines that share the
-folder; each takes the GPU of its number, writes files of its own, and nothing has to be merged. Under torchrun I and
-N are its RANK and WORLD_SIZE.
-
-examples:
-  python -m omnichat.training.precompute recipe=quickstart
-  for i in 0 1 2 3; do python -m omnichat.training.precompute recipe=dailytalk data.features_dir=D shard=$i/4 & done
-  torchrun --nproc-per-node 8 -m omnichat.training.precompute recipe=dailytalk data.features_dir=D"""
+from omnichat.training.precompute.share import WHOLE, Share
 
 WRITE_BEHIND = 2  # batches that are encoded, or being encoded, and not written
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Part `number` of `count` of the work, done by one process; `local` is its number on its machine."""
-
-    number: int = 0
-    count: int = 1
-    local: int = 0
 
 
 def fill_feature_store(config: RunConfig) -> FeatureReader:
@@ -80,7 +48,7 @@ def lacks_features(config: RunConfig) -> bool:
     return bool(_missing(in_batches(heard_clips(config)), locate(config.data.features_dir), feature_keys(config)))
 
 
-def precompute(config: RunConfig, share: Share = Share()) -> None:
+def precompute(config: RunConfig, share: Share = WHOLE) -> None:
     """Encode this share of what a run hears, as far as it is not there.
 
     Which clips are encoded together depends on the audio alone: a process that was stopped and goes on, or any number
@@ -229,64 +197,3 @@ def _claimed(root: Path, share: Share) -> Iterator[None]:
                 print(f"{root}: another process is filling it; waiting for it to end", file=sys.stderr, flush=True)
                 fcntl.flock(file, kind)
         yield
-
-
-def _share(arguments: list[str], environment: Mapping[str, str]) -> tuple[Share, list[str]]:
-    """The part that the command line, or torchrun, asks for, and the arguments without it."""
-    named = [word for word in arguments if word.startswith("shard=")]
-    rest = [word for word in arguments if not word.startswith("shard=")]
-    if not named:
-        number, count, local = (int(environment.get(key, value)) for key, value in TORCHRUN.items())
-        return Share(number, count, local), rest
-    found = re.fullmatch(r"shard=(\d+)/(\d+)", named[-1])
-    if found is None or not int(found[1]) < int(found[2]):
-        raise ConfigError([f"{named[-1]}: write shard=I/N with I from 0 to N - 1, as shard=0/4"])
-    return Share(int(found[1]), int(found[2]), int(found[1])), rest
-
-
-TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-
-
-def _faults(config: RunConfig) -> list[str]:
-    faults = missing(config)
-    if config.model.random or config.data.made_up is not None:
-        faults.append("model.random, data.made_up: are made anew in each run's folder; train.py caches them by itself")
-    if config.task == "events":
-        faults.append("task=events: hears moments, whose frames a run keeps in memory; nothing to compute ahead")
-    if config.data.features_dir is None:
-        faults.append("data.features_dir: is null; name the folder where cached frames are kept")
-    return faults
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)  # an exception: writers finish their shards on the way out
-
-
-def main() -> int:
-    """The command line."""
-    mask_output()
-    if len(sys.argv) < 2 or "--help" in sys.argv:
-        print(USAGE)
-        return 0 if "--help" in sys.argv else 2
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        share, overrides = _share(sys.argv[1:], os.environ)
-        config = load_config(*overrides)
-        if faults := _faults(config):
-            raise ConfigError(faults)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        build.scan_data(config, build.build_prompt(config))  # a fault at the end of the data would cost hours
-        precompute(config, share)
-        print(f"all features of part {share.number}/{share.count} are in {config.data.features_dir}", flush=True)
-    except (ConfigError, DataError, EncoderError) as error:
-        print(f"precompute: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("precompute: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
