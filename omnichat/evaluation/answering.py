@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -88,7 +88,11 @@ class Answerer(Protocol):
 
 
 def answer_stores(
-    answerer: Answerer, splits: Mapping[str, Path], run_dir: Path | str, limit: int | None = None
+    answerer: Answerer,
+    splits: Mapping[str, Path],
+    run_dir: Path | str,
+    limit: int | None = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer every dialogue of the splits into `replies.jsonl`; replies that are there already are kept.
 
@@ -101,12 +105,14 @@ def answer_stores(
         splits: the store of each split by name.
         run_dir: where `replies.jsonl` and `generation.json` go.
         limit: dialogues per split; None for all.
+        prepare: called once no other process writes into the folder, before this one does.
 
     Raises:
         DataError: a store that cannot be read, or a replies file that is damaged other than at its end; `in_use`.
         OSError: the folder cannot be written to.
     """
     with writing_alone(Path(run_dir)):
+        prepare()
         _answer_stores(answerer, splits, Path(run_dir), limit)
 
 

@@ -75,10 +75,13 @@ def _answer(kind: Kind, rest: Sequence[str]) -> None:
     _check_folder(out, config)
     answerer = _make(config, out)  # before the folder is written: a model that cannot be loaded leaves nothing behind
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / CONFIG_FILE, config_text(config).encode())
     from omnichat.evaluation.answering import answer_stores
 
-    answer_stores(answerer, splits, out, limit)
+    def write_config() -> None:
+        _check_folder(out, config)  # again: a model takes minutes to load, and another baseline may have come meanwhile
+        replace_file(out / CONFIG_FILE, config_text(config).encode())
+
+    answer_stores(answerer, splits, out, limit, write_config)
     print(f"replies: {out}; python eval/run_store.py run={out} scores them")
 
 

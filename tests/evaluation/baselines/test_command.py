@@ -18,7 +18,7 @@ from omnichat.evaluation.command import main as score_main
 from omnichat.evaluation.compare import compare_runs
 from omnichat.evaluation.judge_command import main as judge_main
 from omnichat.evaluation.mos_command import main as mos_main
-from omnichat.evaluation.replies import read_answers, read_generation
+from omnichat.evaluation.replies import read_answers, read_generation, writing_alone
 from omnichat.run_folder import REPLIES
 from tests.fake_endpoint import serve
 
@@ -74,6 +74,19 @@ def test_the_majority_of_training_data(store: Path, tmp_path: Path) -> None:
     first = (out / REPLIES).read_bytes()
     majority(out, f"store={store}")  # now of the set: the others' replies are dropped
     assert (out / REPLIES).read_bytes() != first
+
+
+def test_a_second_command_changes_nothing(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was refused, but its settings had replaced those that the first one's replies were being made with."""
+    out = majority(tmp_path / "out", f"store={store}")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    again = ["majority", f"out={out}", f"store={store}", f"train={store}", "bootstrap=30"]
+    with writing_alone(out):
+        assert main(again, "") == 1
+    assert "another process writes replies" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main(again, "") == 0
+    assert (out / "config.yaml").read_bytes() != before["config.yaml"]
 
 
 def test_a_baseline_is_compared_with_a_run(store: Path, tmp_path: Path) -> None:
