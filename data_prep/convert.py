@@ -107,7 +107,9 @@ def convert(corpus: Corpus, source: Path, out: Path, settings: Settings) -> str:
         KeyboardInterrupt: what is finished by then is kept.
     """
     if not source.exists():
-        raise DataError("no_file", "no such folder; download the corpus first or correct the path", str(source))
+        raise DataError(
+            "no_file", "no such folder or archive; download the corpus first or correct the path", str(source)
+        )
     if source.is_dir() and out.exists() and out.samefile(source):
         message = "SRC and OUT are one folder; with --audio reference let OUT be the one above"
         raise DataError("store_exists", message, str(source))

@@ -3,13 +3,15 @@
 Each file of the top-level `recipes/` folder is selectable as `recipe=NAME`; its first line is its title.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
@@ -57,8 +59,19 @@ def compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
         HydraException: the overrides do not compose.
     """
     register_recipes()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with _running_set_aside(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra_compose("train", list(overrides), return_hydra_config=with_hydra)
+
+
+@contextmanager
+def _running_set_aside() -> Iterator[None]:
+    """Within `train.py` a Hydra is at work, which bears no second one: an older run's new keys are looked up there."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def locate(path: str) -> Path:

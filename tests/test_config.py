@@ -3,11 +3,13 @@
 import pickle
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from omnichat.config import ConfigError, load_config, saved_config, validate
-from omnichat.recipes import compose
+from omnichat.recipes import CONF_DIR, compose
 
 SOURCES = (
     "data=base", "++data.val.v=v.jsonl", "data.alpha=null",
@@ -218,6 +220,17 @@ def test_config_cannot_be_changed_and_survives_the_run_folder() -> None:
     with pytest.raises(ValidationError):
         config.data.alpha = 0.5  # type: ignore[misc]
     assert validate(OmegaConf.create(config.model_dump(mode="json"))) == config
+
+
+def test_defaults_are_looked_up_while_hydra_runs() -> None:
+    """train.py, in the folder of a run older than some key, ended with 'GlobalHydra is already initialized'."""
+    values = load_config("recipe=smoke").model_dump(mode="json")
+    del values["threads"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert saved_config(values, "runs/old/config.yaml").threads is None
+        assert GlobalHydra.instance().hydra is running
+    assert not GlobalHydra.instance().is_initialized()
 
 
 def test_a_run_of_before_a_key_was_added_is_read_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
