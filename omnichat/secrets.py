@@ -70,6 +70,19 @@ def mask_output() -> None:
             setattr(sys, name, cast(TextIO, _MaskedStream(stream)))
 
 
+def mask_logs(folder: Path) -> None:
+    """Mask the `*.log` files below a folder that another program wrote, which knows nothing of our secrets.
+
+    Raises:
+        OSError: a file cannot be read or written; names it.
+    """
+    for path in folder.rglob("*.log"):
+        if path.is_file() and not path.is_symlink():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if (hidden := masked(text)) != text:
+                path.write_text(hidden, encoding="utf-8")
+
+
 def _masked(value: Any, secrets: Iterable[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:

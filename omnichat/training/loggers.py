@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from omnichat.config import RunConfig
 from omnichat.run_folder import METRICS
-from omnichat.secrets import masked
+from omnichat.secrets import mask_logs, masked
 from omnichat.training.guard import TrainingError
 from omnichat.training.ranks import is_first
 from omnichat.training.tensorboard import TensorBoard
@@ -142,8 +142,16 @@ class WandbProcess(Logger):
         except (queue.Full, subprocess.TimeoutExpired):
             print(f"W&B did not finish in {FINISH_SECONDS:.0f} s; send the rest with: wandb sync {self.folder}/*run-*")
             _end(process)
+        self._mask_logs()
         if self.dropped:
             print(f"W&B was too slow: {self.dropped} records were not given to it; {METRICS} has them", flush=True)
+
+    def _mask_logs(self) -> None:
+        """The process does so at its end, which a kill or a crash keeps it from."""
+        try:
+            mask_logs(self.folder)
+        except OSError as error:
+            print(f"W&B's logs may hold secrets, and cannot be masked: {error}; look at them before you share them")
 
     @rank_zero_only
     def _start(self, run_dir: Path, config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import wandb
 
 from omnichat.audio import SAMPLE_RATE
-from omnichat.secrets import mask_output, masked
+from omnichat.secrets import mask_logs, mask_output
 from omnichat.training.reply_panels import COLUMNS, ROWS, emotion_pairs, heard_wave
 
 START_SECONDS = 20.0  # for the service to answer; WANDB_INIT_TIMEOUT overrides it
@@ -34,16 +34,7 @@ def main() -> None:
             run.log({**_panels(message["rows"]), "step": message["step"]})
     if run is not None:
         run.finish()
-        _mask_logs(Path(run.dir).parents[1])
-
-
-def _mask_logs(folder: Path) -> None:
-    """W&B's own logs know neither our secrets nor what may stand in an address beside a password."""
-    for path in folder.rglob("*.log"):
-        if path.is_file() and not path.is_symlink():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if (hidden := masked(text)) != text:
-                path.write_text(hidden, encoding="utf-8")
+        mask_logs(Path(run.dir).parents[1])
 
 
 def _start(message: Mapping[str, Any]) -> Any:

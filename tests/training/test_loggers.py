@@ -19,6 +19,7 @@ import soundfile
 
 from omnichat.config import load_config
 from omnichat.requirements import missing
+from omnichat.secrets import MASK
 from omnichat.training.fit import fit
 from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess, build_loggers
 from omnichat.training.reply_panels import COLUMNS, ROWS
@@ -201,7 +202,7 @@ def test_nothing_of_wandb_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
     """A W&B that does nothing at all costs neither the start nor a step a wait, and the end a limited one.
 
     Its process is stopped as soon as it is there: whoever waits for it without a limit hangs. What it does not take is
-    dropped and counted.
+    dropped and counted. What W&B logged until then is masked all the same.
     """
     pytest.importorskip("wandb")
     waits: list[float | None] = []
@@ -239,7 +240,12 @@ def test_nothing_of_wandb_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
     assert 5000 - QUEUE - 200 < loggers[0].dropped <= 5000 - QUEUE + 1  # the pipe holds some, the start is one more
     process = loggers[0]._process
     assert process is not None
+    log = tmp_path / "wandb" / "run-1" / "logs" / "debug.log"  # as W&B writes one, before it is killed
+    log.parent.mkdir(parents=True)
+    log.write_text(f"key {CANARIES['WANDB_API_KEY']}, proxy http://me:correct-horse@host\n")
+    monkeypatch.setenv("WANDB_API_KEY", CANARIES["WANDB_API_KEY"])
     loggers[0].finalize("success")
+    assert log.read_text() == f"key {MASK}, proxy http://{MASK}@host\n"
     limits = [limit for limit in waits if limit is not None]
     assert limits == waits
     # For the queue, where it is full, and for the process, both up to FINISH_SECONDS; then for SIGTERM and for SIGKILL.
