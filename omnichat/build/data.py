@@ -13,6 +13,7 @@ from omnichat.data.dataset import DialogueDataset, StoreDataset
 from omnichat.data.features import FeatureReader
 from omnichat.data.mixture import alpha_weights
 from omnichat.data.module import DialogueModule
+from omnichat.data.overlong import LAST_ROUND_TOO_LONG, round_starts
 from omnichat.data.scan import Scan, raise_faults
 from omnichat.data.scan_cache import cached_scan
 from omnichat.data.steps import Steps
@@ -133,18 +134,24 @@ def eval_dialogues(
         path: of the store.
         features: cached features to read instead of audio.
         limit: how many.
-        keep_overlong: with `overlong=error`, keep dialogues that are too long: one is refused when it is rendered, and
-            where only the reply to be written is what is too long, it is not.
+        keep_overlong: keep dialogues that are too long, with `overlong=drop_oldest_turns` their last round: one is
+            refused when it is rendered, and where only the reply to be written is what is too long, it is not. Those
+            that `overlong=drop_dialogue` leaves out are left out nevertheless.
 
     Raises:
         DataError: every fault of the store at once.
     """
-    store, kept = Store(locate(str(path))), keep_overlong and config.data.overlong == "error"
-    part = cached_scan(store, prompt, "drop_dialogue" if kept else config.data.overlong)
-    raise_faults(part.faults)
-    if kept:
-        return StoreDataset(part.store, prompt, features, True, range(len(store))[:limit])
-    return _held_out(part, prompt, features, limit, generation=True)
+    store, overlong = Store(locate(str(path))), config.data.overlong
+    kept = keep_overlong and overlong != "drop_dialogue"
+    part = cached_scan(store, prompt, "drop_dialogue" if kept and overlong == "error" else overlong)
+    raise_faults([fault for fault in part.faults if not (kept and fault.reason == LAST_ROUND_TOO_LONG)])
+    if not kept:
+        return _held_out(part, prompt, features, limit, generation=True)
+    first_turns = dict(zip(part.rows.tolist(), part.first_turns.tolist(), strict=True))
+    rows = range(len(store))[:limit]
+    if overlong == "drop_oldest_turns":  # all that is not usable is too long, or it would have been raised
+        first_turns |= {row: max(round_starts(store[row]), default=0) for row in rows if row not in first_turns}
+    return StoreDataset(store, prompt, features, True, rows, np.array([first_turns.get(row, 0) for row in rows]))
 
 
 def _held_out(

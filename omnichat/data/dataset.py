@@ -82,7 +82,7 @@ class StoreDataset:
         features: FeatureReader | None = None,
         generation: bool = False,
         rows: Sequence[int] | NDArray[np.int64] | None = None,
-        first_turns: NDArray[np.int32] | None = None,
+        first_turns: NDArray[np.int32] | NDArray[np.int64] | None = None,
     ) -> None:
         self.store = store if isinstance(store, Store) else Store(store)
         self.prompt, self.features, self.generation = prompt, features, generation

@@ -8,12 +8,19 @@ from omnichat.dialogue import DataError, Dialogue
 from omnichat.prompt import Prompt, Tokens
 
 Overlong = Literal["error", "drop_oldest_turns", "drop_dialogue"]
+LAST_ROUND_TOO_LONG = "last_round_too_long"
 OVERLONG: tuple[Overlong, ...] = ("error", "drop_oldest_turns", "drop_dialogue")
 
 
 def without_oldest(dialogue: Dialogue, first_turn: int) -> Dialogue:
     """The dialogue from `first_turn` on."""
     return replace(dialogue, turns=dialogue.turns[first_turn:]) if first_turn else dialogue
+
+
+def round_starts(dialogue: Dialogue) -> list[int]:
+    """The turns at which a round begins, but for the first; see `shorten`."""
+    roles = [turn.role for turn in dialogue.turns]
+    return [n for n in range(1, len(roles)) if roles[n] == "user" and roles[n - 1] == "assistant"]
 
 
 def shorten(dialogue: Dialogue, prompt: Prompt) -> tuple[int, Tokens]:
@@ -33,8 +40,7 @@ def shorten(dialogue: Dialogue, prompt: Prompt) -> tuple[int, Tokens]:
     except DataError as error:
         if error.reason != "too_long":
             raise
-    roles = [turn.role for turn in dialogue.turns]
-    starts = [n for n in range(1, len(roles)) if roles[n] == "user" and roles[n - 1] == "assistant"]
+    starts = round_starts(dialogue)
 
     def fits(start: int) -> bool:
         try:
@@ -51,5 +57,5 @@ def shorten(dialogue: Dialogue, prompt: Prompt) -> tuple[int, Tokens]:
             f"what the user says last and its answer are over the limit of {prompt.max_tokens} tokens by themselves; "
             "raise max_tokens, or set overlong=drop_dialogue"
         )
-        raise DataError("last_round_too_long", message, f"dialogue {dialogue.id!r}")
+        raise DataError(LAST_ROUND_TOO_LONG, message, f"dialogue {dialogue.id!r}")
     return starts[number], prompt.render(without_oldest(dialogue, starts[number]))

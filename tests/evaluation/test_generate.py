@@ -347,6 +347,29 @@ def test_a_smaller_limit_throws_nothing_away(
     assert score_run(tmp_path, run.config)["partial"] == {"replies": 2, "of": 6}
 
 
+def test_a_last_round_too_long_is_a_failure_where_oldest_turns_are_dropped(
+    run: LoadedRun, splits: dict[str, Path], tmp_path: Path
+) -> None:
+    """One such dialogue of a test set ended the command; the others lose the turns that their run lets them lose."""
+    lines = [json.loads(line) for line in splits["held"].read_text().splitlines()]
+    rounds = {one.id: replace(one, turns=one.turns[-2:-1]) for one in read_dialogues(splits["held"])}
+    limit = max(len(run.prompt.render(one, generation=True).ids) for one in rounds.values()) + 40
+    lines[0]["turns"][-2] |= {"text": "word " * 3000}
+    lines[1]["turns"][-1]["text"] = "word " * 3000  # the reference is not shown
+    splits["held"].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    data = run.config.data.model_copy(
+        update={"overlong": "drop_oldest_turns", "max_tokens": limit, "input": "speech+text"}
+    )
+    config = run.config.model_copy(update={"data": data})
+    short = replace(run, config=config, prompt=build.build_prompt(config))
+    generate(short, splits, tmp_path)
+    answers = {answer.id: answer for answer in read_answers(tmp_path / REPLIES)}
+    assert len(answers) == 6
+    assert [name for name, answer in answers.items() if answer.failure] == [lines[0]["id"]]
+    assert len(answers[lines[1]["id"]].history) < len(lines[1]["turns"]) - 1
+    assert score_run(tmp_path, config)["failures"]["too_long"] == 1
+
+
 @pytest.mark.parametrize("turns", ["last", "gold_history"])
 def test_dialogues_that_are_left_out_make_scores_partial(
     run: LoadedRun, splits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: str

@@ -23,7 +23,6 @@ from torch import nn
 from omnichat.audio import SAMPLE_RATE
 from omnichat.models.encoders.base import Encoder, EncoderNet
 from omnichat.models.encoders.checkpoint_files import EncoderError
-from omnichat.recipes import locate
 
 EXPERTS_FILE = "OMNICHAT_EXPERTS"
 GUIDE = "docs/own_expert.md shows how"
@@ -85,10 +84,14 @@ def load_own(name: str, checkpoint: Path) -> Encoder:
 def _known(name: str) -> Callable[[Path], EncoderNet]:
     file = os.environ.get(EXPERTS_FILE)
     if name not in _LOADERS and file:
+        from omnichat.recipes import locate  # with it comes Hydra, which encoders do without
+
         _run(locate(file))
     if name not in _LOADERS:
         there = f"{EXPERTS_FILE}={file} registers {', '.join(_LOADERS) or 'none'}" if file else f"set {EXPERTS_FILE}"
-        raise EncoderError(f"no encoder {name!r}: it is none of the three, and nothing is registered; {there}; {GUIDE}")
+        raise EncoderError(
+            f"no encoder {name!r}; there are whisper, emotion2vec, beats, and none is registered under it: {there}; {GUIDE}"
+        )
     return _LOADERS[name]
 
 
