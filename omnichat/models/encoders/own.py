@@ -90,7 +90,7 @@ def _known(name: str) -> Callable[[Path], EncoderNet]:
     if name not in _LOADERS:
         there = f"{EXPERTS_FILE}={file} registers {', '.join(_LOADERS) or 'none'}" if file else f"set {EXPERTS_FILE}"
         raise EncoderError(
-            f"no encoder {name!r}; there are whisper, emotion2vec, beats, and none is registered under it: {there}; {GUIDE}"
+            f"no encoder {name!r}; there are whisper, emotion2vec, beats, and nothing is registered: {there}; {GUIDE}"
         )
     return _LOADERS[name]
 
