@@ -236,6 +236,11 @@ def _contradictions(config: RunConfig) -> list[str]:
             f"set it to false, or model.lora.dropout={model.lora.dropout:g} to 0",
         ),
         (
+            trainer.compile_experts and trainer.strategy == "deepspeed_stage_3",
+            "trainer.compile_experts: compiled Q-Formers cannot gather the weights that ZeRO-3 shards; set "
+            "trainer.compile_experts=false, or trainer.strategy=deepspeed_stage_2 or fsdp",
+        ),
+        (
             model.llm.quantization is not None and trainer.strategy in ("fsdp", "deepspeed_stage_3"),
             f"trainer.strategy: {trainer.strategy} cuts the LLM into shards, which quantised weights cannot be; choose "
             "ddp or deepspeed_stage_2, or model.llm.quantization=null",
