@@ -77,13 +77,13 @@ class Arm(ABC):
     def step(self, micro_batches: Sequence[PackedBatch | PaddedBatch], targets: int, clock: Clock) -> Tensor:
         """One update; the loss before it."""
         loss = self.backward(micro_batches, targets, clock)
-        norm = nn.utils.clip_grad_norm_(self.trainable.values(), CLIP)
+        finite = nn.utils.clip_grad_norm_(self.trainable.values(), CLIP).isfinite()
         # As training does (training/guard.py): the CPU waits for nothing but the step before.
         if self._before is not None:
             self._before.sound()
-        self._before = Verdict(norm.isfinite())
+        self._before = Verdict(finite)
         if leaves_out_by_itself(self.optimizer):
-            leave_out_unless(norm.isfinite(), self.optimizer)
+            leave_out_unless(finite, self.optimizer)
         self.optimizer.step()
         self.optimizer.zero_grad()
         clock.mark("optimizer")

@@ -1,13 +1,12 @@
 """`trainer.compile` and `trainer.compile_experts`: two processes compute with them what they compute without."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.training.two_processes import run_job
 
 JOB = Path(__file__).with_name("compile_job.py")
 # At least so many graphs: the LLM's layers and the loss; the layers of three experts and of the Q-Formers.
@@ -33,17 +32,8 @@ def test_losses_are_those_without(key: str, engine: str, tmp_path: Path) -> None
     """An engine's hooks, casts or rounds of communication could break what is compiled, or be left out of it."""
     if engine.startswith("deepspeed"):
         pytest.importorskip("deepspeed")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "DS_ACCELERATOR": "cpu",
-    }
-    ran = subprocess.run(
-        [*command, str(JOB), str(tmp_path), key, engine], capture_output=True, text=True, timeout=580, env=environment
-    )
-    assert ran.returncode == 0, ran.stderr[-8000:]
-    graphs = [int(count) for count in re.findall(r"^\w+ (?:false|true): (\d+) graphs$", ran.stdout, re.MULTILINE)]
+    printed = run_job(JOB, str(tmp_path), key, engine, timeout=580)
+    graphs = [int(count) for count in re.findall(r"^\w+ (?:false|true): (\d+) graphs$", printed, re.MULTILINE)]
     assert graphs[0] == 0
     assert graphs[1] >= KINDS[key]
     compiled = losses(tmp_path / f"{engine}_true")

@@ -1,9 +1,6 @@
 """Three steps in a row that are not finite end a DeepSpeed run on every rank, with the last sound weights saved."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ from safetensors.torch import load_file
 
 from omnichat.checkpoint import tensors_sha256
 from omnichat.run_folder import SKIPPED_FILE
+from tests.training.two_processes import run_job
 
 JOB = Path(__file__).with_name("diverged_job.py")
 
@@ -21,16 +19,7 @@ JOB = Path(__file__).with_name("diverged_job.py")
 def test_every_rank_ends_with_its_own_dialogues_named(engine: str, tmp_path: Path) -> None:
     """A rank that goes on alone waits for the other for ever; one that goes on at all spends hours on nothing."""
     pytest.importorskip("deepspeed")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "DS_ACCELERATOR": "cpu",
-    }
-    ran = subprocess.run(
-        [*command, str(JOB), str(tmp_path), engine], capture_output=True, text=True, timeout=280, env=environment
-    )
-    assert ran.returncode == 0, ran.stderr[-8000:]
+    run_job(JOB, str(tmp_path), engine, timeout=280)
     run_dir = tmp_path / engine
     records = [json.loads(line) for line in (run_dir / SKIPPED_FILE).read_text().splitlines()]
     assert sorted((record["step"], record["rank"]) for record in records) == [

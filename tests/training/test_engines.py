@@ -1,10 +1,7 @@
 """DDP, FSDP2 and DeepSpeed's three stages train as one process does, and go on from each other's checkpoints."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from torch import Tensor
 from omnichat.checkpoint import tensors_sha256
 from omnichat.run_folder import SKIPPED_FILE
 from tests.training.engines_job import CLIPS, run, run_sgd
+from tests.training.two_processes import run_job
 
 JOB = Path(__file__).with_name("engines_job.py")
 ENGINES = ["ddp", "fsdp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"]
@@ -27,17 +25,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("engines")
     run(out, "one", "trainer.micro_batch=8", "trainer.max_steps=4")
     run_sgd(out, "one", "trainer.micro_batch=8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "DS_ACCELERATOR": "cpu",
-    }
-    ran = subprocess.run(
-        [*command, str(JOB), str(out), *ENGINES], capture_output=True, text=True, timeout=280, env=environment
-    )
-    assert ran.returncode == 0, ran.stderr[-8000:]
-    (out / "printed.txt").write_text(ran.stdout)
+    printed = run_job(JOB, str(out), *ENGINES, timeout=280)
+    (out / "printed.txt").write_text(printed)
     return out
 
 
