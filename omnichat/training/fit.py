@@ -76,6 +76,8 @@ def fit(config: RunConfig, run_dir: Path | str) -> int:
 
         # 5. Lightning
         _quiet()
+        if config.trainer.precision == "bf16-true" and not config.trainer.strategy.startswith("deepspeed"):
+            _tell_of_lost_steps()
         stop = StopRequest()
         progress = ProgressLine(config.run_name, config.trainer.max_steps, first_step)
         writer = CheckpointWriter(config, run_dir / CHECKPOINTS, stream, data.dataset.style_fields())
@@ -165,6 +167,16 @@ def _trainer(config: RunConfig, run_dir: Path, first_step: int, callbacks: list[
     steps.ready = steps.completed = first_step
     loop.batch_progress.total.ready = loop.batch_progress.total.completed = first_step * accumulation
     return trainer
+
+
+def _tell_of_lost_steps() -> None:
+    """Without DeepSpeed, which keeps float32 weights whatever the precision, weights of bfloat16 are all there is."""
+    if is_first():
+        print(
+            "trainer.precision=bf16-true: what is trained is bfloat16 too, and steps smaller than its last digit are "
+            "lost; use bf16-mixed, or DeepSpeed, to keep float32 weights",
+            flush=True,
+        )
 
 
 def _list_overlong(path: Path, lines: Sequence[str]) -> None:

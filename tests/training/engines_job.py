@@ -6,7 +6,7 @@ out a step that is not finite on one rank alone, and trains under SGD, whose ste
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def plain_sgd(
     return SGD(list(parameters.values()), lr=learning_rate)
 
 
-def run_sgd(out: Path, name: str, *overrides: str) -> None:
+def run_sgd(out: Path, name: str, *overrides: str, kinds: Collection[str] = tuple(CLIPS)) -> None:
     """Two steps of gradients as they are, with a clip and without."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "build_optimizer", plain_sgd)
-        for kind, clip in CLIPS.items():
-            run(out, f"{name}_{kind}", *EACH_STEP, clip, "trainer.max_steps=2", *overrides)
+        for kind in kinds:
+            run(out, f"{name}_{kind}", *EACH_STEP, CLIPS[kind], "trainer.max_steps=2", *overrides)
 
 
 def run(out: Path, name: str, *overrides: str) -> None:
