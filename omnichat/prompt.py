@@ -21,6 +21,8 @@ from omnichat.dialogue import STYLE_FIELDS, STYLE_VALUES, AudioRef, DataError, D
 
 Input = Literal["speech", "text", "speech+text"]
 INPUTS: tuple[Input, ...] = ("speech", "text", "speech+text")
+LossOn = Literal["all", "last"]
+LOSS_ON: tuple[LossOn, ...] = ("all", "last")
 
 IGNORE = -100  # torch.nn.functional.cross_entropy's default ignore_index
 NO_TARGET, STYLE_TARGET, CONTENT_TARGET = 0, 1, 2
@@ -88,6 +90,7 @@ class Prompt:
         system: the text of the system message; none where empty.
         loss_on_first: whether an assistant turn before any user turn counts in the loss.
         max_tokens: longest dialogue allowed; None for any.
+        loss_on: which assistant turns count in the loss, among those whose `learn` is not false.
 
     Raises:
         ValueError: an option out of range, or a tokenizer without the control tokens of a chat format.
@@ -102,14 +105,18 @@ class Prompt:
         system: str = "",
         loss_on_first: bool = False,
         max_tokens: int | None = None,
+        loss_on: LossOn = "all",
     ) -> None:
         if window < 1 or queries < 1:
             raise ValueError(f"window and queries must be at least 1, got window={window}, queries={queries}")
         if input not in INPUTS:
             raise ValueError(f"input {input!r} is not one of {', '.join(INPUTS)}")
+        if loss_on not in LOSS_ON:
+            raise ValueError(f"loss_on {loss_on!r} is not one of {', '.join(LOSS_ON)}")
         self.tokenizer = tokenizer
         self.window, self.queries, self.input = window, queries, input
         self.system, self.loss_on_first, self.max_tokens = system, loss_on_first, max_tokens
+        self.loss_on = loss_on
         tokenizer.no_truncation()  # a tokenizer.json may carry either; both would change dialogues silently
         tokenizer.no_padding()
         self._format = find_format(tokenizer.token_to_id)
@@ -162,7 +169,7 @@ class Prompt:
             DataError: `no_audio`, `no_text`, `too_short` or `bad_encoding` with the turn; `too_long` with the length
                 and the limit.
         """
-        turns = dialogue.turns
+        turns, last = dialogue.turns, len(dialogue.turns) - 1
         if generation and turns and turns[-1].role == "assistant":
             turns = turns[:-1]
         out = _Pieces()
@@ -172,8 +179,9 @@ class Prompt:
         heard = False
         for number, turn in enumerate(turns):
             heard = heard or turn.role == "user"
+            learnt = turn.learn and (self.loss_on == "all" or number == last)
             try:
-                self._add_turn(out, turn, target=heard or self.loss_on_first)
+                self._add_turn(out, turn, target=learnt and (heard or self.loss_on_first))
             except DataError as error:
                 raise error.at(f"dialogue {dialogue.id!r}: turn {number}") from None
         if generation:

@@ -128,6 +128,7 @@ class DataConfig(Section):
     test: dict[Name, Text]
     input: Literal["speech", "text", "speech+text"]
     system: str
+    loss_on: Literal["all", "last"]
     loss_on_first: bool
     max_tokens: Positive
     overlong: Literal["error", "drop_oldest_turns", "drop_dialogue"]

@@ -60,6 +60,7 @@ def test_a_dialogue_survives_the_trip_through_jsonl(tmp_path: Path) -> None:
                 AudioRef(str(tmp_path / "audio" / "a b.wav"), 1600, 40, 1, sha256="0f" * 32),
                 {"emotion": "weary"},
             ),
+            Turn("assistant", "not like this", learn=False),
             Turn("assistant", "line\nbreak \u2028", Style("male", "happy", "slow", "low")),
         ),
         "tests",
@@ -132,6 +133,15 @@ FAULTS = [
     (with_turn(0, audio={"path": "a.wav", "num_samples": 1, "channel": -1}), "wrong_type", "audio.channel"),
     (with_turn(0, audio={"path": "a.wav", "num_samples": 1, "sha256": "F" * 64}), "wrong_type", "audio.sha256"),
     (with_turn(0, meta={"start": 1.5}), "wrong_type", "meta must be an object of strings"),
+    (with_turn(1, learn="false"), "wrong_type", "turn 1: learn must be true or false, got 'false'"),
+    (with_turn(1, learn=0), "wrong_type", "turn 1: learn must be true or false, got 0"),
+    (with_turn(0, learn=True), "wrong_type", "turn 0: learn is true, but user turns are heard and never learnt"),
+    (with_turn(1, learn=False), "no_target", "no assistant turn is learnt .* leave the dialogue out"),
+    (
+        line(turns=[*RECORD["turns"], *json.loads(with_turn(1, learn=False))["turns"]]),
+        "last_turn_not_learnt",
+        "the last turn is not learnt .* drop what follows turn 1,",
+    ),
 ]
 
 
@@ -192,6 +202,14 @@ def test_an_error_keeps_its_reason_and_place_between_processes() -> None:
         "a.jsonl:3: turn 2",
         "a.jsonl:3: turn 2: is short [too_short]",
     )
+
+
+def test_a_turn_is_learnt_unless_it_says_otherwise() -> None:
+    """Stores of before the key existed mean what they meant; a user's turn never is, so false says nothing there."""
+    assert [turn.learn for turn in dialogue_from_json(line()).turns] == [True, True]
+    assert dialogue_from_json(with_turn(0, learn=False)) == dialogue_from_json(line())
+    assert dialogue_from_json(with_turn(1, learn=None)) == dialogue_from_json(with_turn(1, learn=True))
+    assert "learn" not in dialogue_to_json(dialogue_from_json(line()))
 
 
 def test_a_dialogue_that_opens_with_the_assistant_is_allowed() -> None:

@@ -118,6 +118,32 @@ def test_every_answer_of_a_dialogue_is_learnt(tokenizer: Tokenizer) -> None:
     assert targets(Prompt(tokenizer), dialogue, CONTENT_TARGET) == "): fine, you?<|eot_id|>): bye<|eot_id|>"
 
 
+def test_turns_that_are_not_to_be_learnt_are_context(tokenizer: Tokenizer) -> None:
+    """A bad answer must not be taught, and what comes after it must be read after the same tokens as before."""
+    bad = replace(ANSWER, text="go away", learn=False, style=Style(speed="fast"))
+    dialogue = Dialogue("d", (HEARD, bad, HEARD, replace(ANSWER, text="bye")))
+    learnt = replace(dialogue, turns=(HEARD, replace(bad, learn=True), *dialogue.turns[2:]))
+    prompt = Prompt(tokenizer)
+    assert targets(prompt, dialogue, CONTENT_TARGET) == "): bye<|eot_id|>"
+    assert targets(prompt, dialogue, STYLE_TARGET) == "(female, happy, high"
+    tokens = prompt.render(dialogue)
+    assert tokens.style_fields == {"gender", "emotion", "pitch"}
+    assert (tokens.ids == prompt.render(learnt).ids).all()
+    assert "⟦" not in prompt.show(tokens).partition("go away")[0]
+
+
+def test_the_last_turn_alone_is_learnt_where_asked_for(tokenizer: Tokenizer) -> None:
+    """Asked for all but the last, or the last of those that are heard, another model would be trained."""
+    dialogue = Dialogue("d", (HEARD, ANSWER, HEARD, replace(ANSWER, text="bye")))
+    last = Prompt(tokenizer, loss_on="last")
+    assert targets(last, dialogue, CONTENT_TARGET) == "): bye<|eot_id|>"
+    assert (last.render(dialogue).ids == Prompt(tokenizer).render(dialogue).ids).all()
+    asked, whole = last.render(dialogue, generation=True), last.render(dialogue)
+    assert (whole.labels[: len(asked.ids)] == asked.labels).all()
+    with pytest.raises(ValueError, match="loss_on 'first' is not one of all, last"):
+        Prompt(tokenizer, loss_on="first")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("input", ["speech", "text", "speech+text"])
 def test_data_cannot_forge_control_tokens(tokenizer: Tokenizer, input: str) -> None:
     """`<|eot_id|>` in a transcript must not end a turn, nor a header open one."""

@@ -40,6 +40,7 @@ def build_prompt(config: RunConfig) -> Prompt:
         data.system,
         data.loss_on_first,
         data.max_tokens,
+        data.loss_on,
     )
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from omnichat.data.info import Shard
-from omnichat.data.shards import SCHEMA, check_size
+from omnichat.data.shards import SCHEMAS, check_size
 from omnichat.dialogue import (
     MAX_SAMPLES,
     STYLE_FIELDS,
@@ -57,7 +57,7 @@ class MappedShard:
                 raise DataError("truncated", f"changed while it was opened; {_CURE}")
             options = pa.ipc.IpcReadOptions(use_threads=False)  # a pool of threads does not survive a fork
             with pa.ipc.open_stream(whole, options=options) as stream:
-                if not stream.schema.equals(SCHEMA):
+                if not any(stream.schema.equals(one) for one in SCHEMAS):
                     raise DataError("damaged", f"does not hold dialogues as this version writes them; {_CURE}")
                 batches = list(stream)
             for batch in batches:
@@ -154,6 +154,7 @@ class _Batch:
         self._turns = [turn.field(name) for name in ("role", "text")]
         self._audio = [audio.field("path"), *(turn.field(name) for name in _STRETCH)]
         self._metas = _Notes(turn.field("meta"))
+        self._learn = turn.field("learn") if turn.type.get_field_index("learn") >= 0 else None  # an older store
         self._places = _places(audio.field("bytes"), whole)
 
     def __len__(self) -> int:
@@ -166,13 +167,16 @@ class _Batch:
         styles = zip(*(column[start:stop].to_pylist() for column in self._styles), strict=True)
         audio = zip(*(column[start:stop].to_pylist() for column in self._audio), strict=True)
         places, metas = pairwise(self._places[start : stop + 1].tolist()), self._metas(start, stop)
+        learn = self._learn[start:stop].to_pylist() if self._learn is not None else [True] * len(roles)
         name, source = self._ids[row].as_py(), self._sources[row].as_py()
         if None in (name, source, *roles, *texts):
             raise DataError("damaged", f"lacks an id, a source, a role or a text; {_CURE}")
         turns: list[Turn] = []
-        for role, text, style, kept, place, meta in zip(roles, texts, styles, audio, places, metas, strict=True):
+        columns = zip(roles, texts, styles, audio, places, metas, learn, strict=True)
+        for role, text, style, kept, place, meta, learnt in columns:
             try:
-                turns.append(Turn(role, text, Style(*style), _audio_ref(kept, place, path, root), meta))
+                ref = _audio_ref(kept, place, path, root)
+                turns.append(Turn(role, text, Style(*style), ref, meta, learnt is not False or role == "user"))
             except DataError as error:
                 raise error.at(f"dialogue {name!r}: turn {len(turns)}") from None
         dialogue = Dialogue(name, tuple(turns), source, self._scenes(row, row + 1)[0])

@@ -34,11 +34,17 @@ _TURN = pa.struct(
         ("channel", pa.int64()),
         ("sha256", pa.string()),
         ("meta", _NOTES),
+        ("learn", pa.bool_()),
     ]
 )
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("scene", _NOTES), ("turns", pa.list_(_TURN))],
-)
+
+
+def _schema(turn: pa.StructType) -> pa.Schema:
+    return pa.schema([("id", pa.string()), ("source", pa.string()), ("scene", _NOTES), ("turns", pa.list_(turn))])
+
+
+SCHEMA = _schema(_TURN)
+SCHEMAS = (SCHEMA, _schema(pa.struct([one for one in _TURN if one.name != "learn"])))  # the older one is still read
 
 # A batch is what a reader maps at a time. Arrow counts the bytes of a column in 31 bits.
 BATCH_ROWS, BATCH_BYTES = 1_000, 64 * 2**20
@@ -247,7 +253,7 @@ def _turn(turn: Turn, form: AudioForm, root: Path | str | None) -> dict[str, Any
         content, path, ref = _audio(turn.audio, form, root)
         row |= {"audio": {"bytes": content, "path": path}, "start": ref.start, "num_samples": ref.num_samples}
         row |= {"channel": ref.channel, "sha256": ref.sha256}
-    return row | {"meta": _notes(turn.meta)}
+    return row | {"meta": _notes(turn.meta), "learn": turn.learn}
 
 
 def _audio(ref: AudioRef, form: AudioForm, root: Path | str | None) -> tuple[bytes | None, str, AudioRef]:

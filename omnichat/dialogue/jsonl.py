@@ -65,6 +65,7 @@ def dialogue_to_json(dialogue: Dialogue, root: Path | None = None) -> str:
         {"role": turn.role, "text": turn.text}
         | ({"style": turn.style.known()} if turn.style.known() else {})
         | ({"audio": audio(turn.audio)} if turn.audio is not None else {})
+        | ({} if turn.learn else {"learn": False})
         | ({"meta": dict(turn.meta)} if turn.meta else {})
         for turn in dialogue.turns
     ]
@@ -143,9 +144,9 @@ def too_long_line(size: int) -> DataError:
 def _turn_from(record: Any, root: Path | None) -> Turn:
     if not isinstance(record, dict):
         raise DataError("wrong_type", f"a turn must be an object, got {type(record).__name__}")
-    unknown = sorted(set(record) - {"role", "text", "style", "audio", "meta"})
+    unknown = sorted(set(record) - {"role", "text", "style", "audio", "learn", "meta"})
     if unknown:
-        message = f"unknown key(s) {_keys(unknown)}; a turn has role, text, style, audio, meta"
+        message = f"unknown key(s) {_keys(unknown)}; a turn has role, text, style, audio, learn, meta"
         raise DataError("unknown_key", message)
     style = record.get("style")
     style = {} if style is None else style
@@ -158,7 +159,16 @@ def _turn_from(record: Any, root: Path | None) -> Turn:
     meta = record.get("meta", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
         raise DataError("wrong_type", f"meta must be an object of strings, got {shown(meta)}")
-    return Turn(record.get("role", ""), text, Style(**style), _audio_from(record.get("audio"), root), meta)
+    role, audio = record.get("role", ""), _audio_from(record.get("audio"), root)
+    return Turn(role, text, Style(**style), audio, meta, _learn_from(record.get("learn"), role))
+
+
+def _learn_from(learn: Any, role: str) -> bool:
+    if learn is not None and type(learn) is not bool:
+        raise DataError("wrong_type", f"learn must be true or false, got {shown(learn)}")
+    if learn and role == "user":
+        raise DataError("wrong_type", "learn is true, but user turns are heard and never learnt; leave learn out")
+    return learn is not False or role == "user"
 
 
 def _audio_from(record: Any, root: Path | None) -> AudioRef | None:

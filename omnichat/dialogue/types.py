@@ -85,8 +85,9 @@ class AudioRef:
 class Turn:
     """One turn. A user turn is heard (`audio`), an assistant turn is read (`style` and `text`).
 
-    `meta` is what its corpus says of it beyond that (its own emotion label, when it was interrupted): used for splits
-    and reports, never shown to the model.
+    `learn` says whether an assistant turn counts in the loss; one that does not is context for what follows. User turns
+    never do. `meta` is what its corpus says of it beyond that (its own emotion label, when it was interrupted): used
+    for splits and reports, never shown to the model.
     """
 
     role: Role
@@ -94,11 +95,12 @@ class Turn:
     style: Style = Style()
     audio: AudioRef | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    learn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A dialogue that ends in the assistant turn to be learnt.
+    """A dialogue that ends in an assistant turn to be learnt.
 
     `scene` is free metadata about what was recorded (scenario, sound, voice, script): used for
     splits and reports, never shown to the model. Dialogues of one `script` stay in one split; those of one `group`
@@ -126,7 +128,7 @@ def check_dialogue(dialogue: Dialogue) -> None:
 
     Raises:
         DataError: `wrong_type`, `no_turns`, `unknown_role`, `empty_text`, `bad_encoding`, `no_assistant_turn`,
-            `last_turn_not_assistant` or `no_user_turn`.
+            `last_turn_not_assistant`, `no_target`, `last_turn_not_learnt` or `no_user_turn`.
     """
     where = f"dialogue {shown(dialogue.id)}"
     if not _are_texts(dialogue.id, dialogue.source, *dialogue.scene.values()):  # a list may hold anything
@@ -146,6 +148,8 @@ def check_dialogue(dialogue: Dialogue) -> None:
     elif roles[-1] != "assistant":
         message = "must end in an assistant turn; drop the last user turn or swap roles"
         faults.append(DataError("last_turn_not_assistant", message, where))
+    elif not dialogue.turns[-1].learn:
+        faults.append(_last_turn_fault(dialogue).at(where))
     elif "user" not in roles:
         faults.append(DataError("no_user_turn", "has no user turn, so nothing to hear; add what was said", where))
     raise_together(faults)
@@ -153,6 +157,15 @@ def check_dialogue(dialogue: Dialogue) -> None:
 
 def _are_texts(*values: object) -> bool:
     return all(isinstance(value, str) for value in values)
+
+
+def _last_turn_fault(dialogue: Dialogue) -> DataError:
+    """Of a dialogue whose last turn is not to be learnt: what stands there would be computed for nothing."""
+    learnt = [number for number, turn in enumerate(dialogue.turns) if turn.role == "assistant" and turn.learn]
+    if not learnt:
+        return DataError("no_target", "no assistant turn is learnt (learn is false in all); leave the dialogue out")
+    message = f"the last turn is not learnt (learn is false); drop what follows turn {learnt[-1]}, the last that is"
+    return DataError("last_turn_not_learnt", message)
 
 
 def _turn_fault(turn: Turn) -> DataError | None:

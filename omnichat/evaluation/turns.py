@@ -1,7 +1,8 @@
 """Which turns of a dialogue are answered, and what stands before them.
 
 `last`: the last turn, after the corpus's own (the paper's protocol). `gold_history`: every assistant turn after a user
-turn, each after the corpus's own. `own_history`: the same turns, after what the model itself answered before.
+turn, each after the corpus's own. `own_history`: the same turns, after what the model itself answered before. Turns
+that are not to be learnt (`learn` false) are not answered: they are no reference, and stay in the history as they are.
 """
 
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,8 @@ def answered_places(dialogue: Dialogue, turns: Turns) -> list[int]:
     if turns == "last":
         return [last]
     pairs = zip(dialogue.turns, dialogue.turns[1:], strict=False)
-    return [place for place, (before, turn) in enumerate(pairs, 1) if (before.role, turn.role) == ("user", "assistant")]
+    answers = [n for n, (before, turn) in enumerate(pairs, 1) if (before.role, turn.role) == ("user", "assistant")]
+    return [place for place in answers if dialogue.turns[place].learn]
 
 
 def rounds(work: list[Work], turns: Turns) -> list[list[tuple[Work, int]]]:

@@ -8,8 +8,10 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from omnichat.audio import load_audio
@@ -80,6 +82,42 @@ def test_a_shard_that_another_program_wrote_is_refused(split: Path) -> None:
     path.write_text("not Arrow at all, but long enough to be read as some")
     with pytest.raises(DataError, match=rf"{path}: is not a sound Arrow stream.*\[damaged\]"):
         MappedShard(path, Shard(shard.file, 2, path.stat().st_size, ""), split.parent)
+
+
+def test_a_store_of_before_turns_could_be_left_unlearnt_is_read_as_it_was(split: Path) -> None:
+    """Converted corpora take hours to make; a key that they lack must not make them unreadable."""
+    path, shard = facts(split, 1)
+    before = [MappedShard(path, shard, split.parent)[row].turns for row in range(2)]
+    waves = [[load_audio(turn.audio).tolist() for turn in turns if turn.audio is not None] for turns in before]
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        rows = stream.read_all().to_pylist()
+    texts, notes = pa.string(), pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
+    style = pa.struct([(name, texts) for name in ("gender", "emotion", "speed", "pitch")])
+    audio = pa.struct([("bytes", pa.binary()), ("path", texts)])
+    counts = [(name, pa.int64()) for name in ("start", "num_samples", "channel")]
+    turn = pa.struct(
+        [
+            ("role", texts),
+            ("text", texts),
+            ("style", style),
+            ("audio", audio),
+            *counts,
+            ("sha256", texts),
+            ("meta", notes),
+        ]
+    )
+    schema = pa.schema([("id", texts), ("source", texts), ("scene", notes), ("turns", pa.list_(turn))])
+    for row in rows:
+        for one in row["turns"]:
+            assert one.pop("learn") is True
+    path.unlink()  # another file: the old one is still mapped
+    with pa.ipc.new_stream(str(path), schema) as out:
+        out.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    old = MappedShard(path, Shard(shard.file, 2, path.stat().st_size, ""), split.parent)
+    for row, (turns, heard) in enumerate(zip(before, waves, strict=True)):
+        assert [replace(turn, audio=None) for turn in old[row].turns] == [replace(turn, audio=None) for turn in turns]
+        assert [load_audio(turn.audio).tolist() for turn in old[row].turns if turn.audio is not None] == heard
+        assert all(turn.learn for turn in old[row].turns)
 
 
 COUNT = 1_000

@@ -130,6 +130,7 @@ def test_a_shard_that_changed_is_scanned_again(tmp_path: Path, prompt: Prompt, s
         lambda: Prompt(make_tokenizer(), input="text"),
         lambda: Prompt(make_tokenizer(), system="Listen."),
         lambda: Prompt(make_tokenizer(), loss_on_first=True),
+        lambda: Prompt(make_tokenizer(), loss_on="last"),
         lambda: Prompt(make_tokenizer(), max_tokens=4_000),
         lambda: Prompt(make_tokenizer([*make_tokenizer().get_added_tokens_decoder().values(), "<|more|>"])),  # type: ignore[list-item]
     ],

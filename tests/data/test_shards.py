@@ -26,6 +26,7 @@ NOTED = Dialogue(
     (
         Turn("assistant", "Hello?", Style("female", None, "slow", None), meta={"emotion": "curious", "topic": ""}),
         Turn("user", "words only"),
+        Turn("assistant", "not like this", learn=False),
         Turn("assistant", "yes", Style(emotion="sad")),
     ),
     "tests",
@@ -194,6 +195,7 @@ def test_datasets_reads_the_store_and_writes_the_parquet_of_the_hub(tmp_path: Pa
         assert {note["key"]: note["value"] for note in theirs["scene"]} == ours.scene
         for turn_of_ours, turn_of_theirs in zip(ours.turns, theirs["turns"], strict=True):
             assert turn_of_theirs["text"] == turn_of_ours.text
+            assert turn_of_theirs["learn"] == turn_of_ours.learn
             if turn_of_ours.audio is not None:
                 content = turn_of_theirs["audio"]["bytes"]
                 assert hashlib.sha256(content).hexdigest() == turn_of_ours.audio.sha256

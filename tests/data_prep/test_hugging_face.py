@@ -48,7 +48,8 @@ def test_a_store_that_was_published_comes_back(form: str, tmp_path: Path) -> Non
     recording(store / "in" / "long.wav")
     stretch = Turn("user", "hi", audio=AudioRef(str(store / "in" / "long.wav"), 3_000, 2_000))
     answer = Turn("assistant", "yes", Style("male", "sad"))
-    dialogues.append(Dialogue("d", (stretch, answer), scene={"group": "g", "script": "s"}))
+    wrong = Turn("assistant", "no", learn=False)
+    dialogues.append(Dialogue("d", (stretch, wrong, stretch, answer), scene={"group": "g", "script": "s"}))
     shards = {"train": [write_shard(store / ".a", dialogues)]}
     finish_store(store, name="x", licence="CC0-1.0", source="tests", splits=shards)
     if form == "parquet":
@@ -66,7 +67,7 @@ def test_a_store_that_was_published_comes_back(form: str, tmp_path: Path) -> Non
         assert found.id == given.id
         assert {**found.scene, "split": ""} == {**given.scene, "split": ""}
         for one, other in zip(found.turns, given.turns, strict=True):
-            assert (one.role, one.text, one.style) == (other.role, other.text, other.style)
+            assert (one.role, one.text, one.style, one.learn) == (other.role, other.text, other.style, other.learn)
             assert (one.audio is None) == (other.audio is None)
             if one.audio is not None and other.audio is not None:
                 np.testing.assert_array_equal(load_audio(one.audio), load_audio(other.audio))

@@ -64,6 +64,19 @@ def test_loss_by_turn_and_source(step: tuple[list[Losses], list[PackedBatch]]) -
     assert set(by_turn) == {"1", "2", "3"}
 
 
+def test_turns_that_are_not_learnt_do_not_count() -> None:
+    """The curve of the first turn that is learnt is the first, wherever it stands; what is left out is in none."""
+    turns = DIALOGUES[0].turns * 3
+    skipped = (*turns[:3], replace(turns[3], learn=False), *turns[4:])
+    assert (turns[1].role, turns[3].role) == ("assistant", "assistant")
+    batch = pack([make_example(make_prompt(), replace(DIALOGUES[0], turns=skipped), 0)])
+    whole = pack([make_example(make_prompt(), replace(DIALOGUES[0], turns=turns), 0)])
+    places, all_places = (target_places(one)[1] for one in (batch, whole))
+    kept = all_places != 2
+    assert batch.targets.tolist() == whole.targets[torch.from_numpy(kept)].tolist()
+    assert places.tolist() == [turn - (turn > 2) for turn in all_places[kept].tolist()]
+
+
 def test_turns_without_targets_between_are_apart() -> None:
     """A long dialogue has one curve for its late turns, and two that follow each other are never one."""
     turns = DIALOGUES[0].turns * 13

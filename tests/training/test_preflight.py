@@ -60,6 +60,18 @@ def test_only_shows_what_is_read_and_what_is_learnt(tmp_path: Path, capsys: pyte
     assert "are learnt" not in capsys.readouterr().out
 
 
+def test_what_is_learnt_of_the_last_turn_alone_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key must arrive where the labels are made: a run of hours on other targets looks the same."""
+    marked = {}
+    for which in ("all", "last"):
+        assert fit(load_config(*QUICK, "preflight=only", f"data.loss_on={which}"), tmp_path / which) == 0
+        shown = capsys.readouterr().out.split("«style» and ⟦words⟧ are learnt")[1:]
+        marked[which] = [dialogue.count("⟦") for dialogue in shown]
+    assert len(marked["all"]) == 2
+    assert max(marked["all"]) > 1
+    assert marked["last"] == [1, 1]
+
+
 def test_the_largest_micro_batch_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typical one would fit where the worst, hours later, does not."""
     forward, seen = OmniChat.forward, []

@@ -6,6 +6,7 @@
     {"conversations": [{"from": "human", "value": "<audio>I am home."}, {"from": "gpt", ...}], "audios": [...]}
         ShareGPT's, as LLaMA-Factory reads it
 
+`"loss": false` of an assistant's message (ms-swift's) is our `"learn": false`: it is context only.
 System messages are left out: `data.system` says what the model is told.
 """
 
@@ -24,10 +25,11 @@ def is_chat(record: Mapping[str, Any]) -> bool:
 
 
 def turns_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The turns of a line: role, text, audio (a path).
+    """The turns of a line: role, text, audio (a path), learn (where it is said).
 
     Raises:
-        ValueError: an unknown role, a turn of two recordings, or tags and recordings that do not match.
+        ValueError: an unknown role, a turn of two recordings, a user turn that counts in the loss, or tags and
+            recordings that do not match.
     """
     messages = next(record[name] for name in LISTS if isinstance(record.get(name), list))
     named: Any = next((record[name] for name in RECORDINGS if record.get(name)), [])
@@ -60,4 +62,8 @@ def _turn(message: Mapping[str, Any], recordings: Iterator[str]) -> dict[str, An
         return None
     if len(audio) > 1:
         raise ValueError(f"a turn has {len(audio)} recordings: {', '.join(audio[:3])}; a turn is one, join them")
-    return {"role": role, "text": " ".join(" ".join(words).split())} | ({"audio": audio[0]} if audio else {})
+    turn = {"role": role, "text": " ".join(" ".join(words).split())} | ({"audio": audio[0]} if audio else {})
+    loss = message.get("loss")
+    if loss and role == "user":
+        raise ValueError("loss is true in a user turn, which is heard and never learnt")
+    return turn if loss is None else turn | {"learn": loss}

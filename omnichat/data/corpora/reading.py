@@ -205,10 +205,16 @@ def give_roles(turns: Sequence[Turn], speakers: Sequence[str], assistant: str) -
     """
     if assistant not in speakers:
         raise DataError("no_assistant_turn", f"{assistant}, who would be the assistant, says nothing")
-    last = max(number for number, speaker in enumerate(speakers) if speaker == assistant)
+    return with_roles(turns, ["assistant" if speaker == assistant else "user" for speaker in speakers])
+
+
+def with_roles(turns: Sequence[Turn], roles: Sequence[str]) -> tuple[Turn, ...]:
+    """Turns with these roles, up to the last one of the assistant that is to be learnt: nothing is learnt behind it."""
+    answers = [number for number, role in enumerate(roles) if role == "assistant"]
+    last = max([number for number in answers if turns[number].learn] or answers, default=len(roles) - 1)
     return tuple(
-        replace(turn, role="assistant" if speaker == assistant else "user")
-        for turn, speaker in zip(turns[: last + 1], speakers, strict=False)
+        replace(turn, role=role, learn=turn.learn or role == "user")  # type: ignore[arg-type]
+        for turn, role in zip(turns[: last + 1], roles, strict=False)
     )
 
 

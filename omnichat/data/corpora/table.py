@@ -8,7 +8,7 @@ those of chat frameworks (`messages`).
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,18 @@ from typing import Any
 
 from omnichat.audio import SAMPLE_RATE, stored_samples
 from omnichat.data.corpora.messages import is_chat, turns_of
-from omnichat.data.corpora.reading import NO_AUDIO, Choices, Corpus, Part, Reading, assign_roles, audio_below, checked
-from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Style, Turn
+from omnichat.data.corpora.reading import (
+    NO_AUDIO,
+    Choices,
+    Corpus,
+    Part,
+    Reading,
+    assign_roles,
+    audio_below,
+    checked,
+    with_roles,
+)
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Style, Turn, shown
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 # What a column may hold, and what a value means. `dialogue`, `text` and one of `speaker` and `role` must be there.
@@ -35,10 +45,12 @@ FIELDS = {
     "gender": "male or female",
     "speed": "slow, normal or fast",
     "pitch": "low, normal or high",
+    "learn": "false where a turn of the assistant is context only, and does not count in the loss",
     "group": "script or speaker that must not be spread over splits",
     "split": "train, val or test",
     "scene": "what else is known of the dialogue, an object of texts (JSONL)",
 }
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}  # of JSON and of spreadsheets
 _PART = 64  # dialogues
 SHOWN = 20  # faults of a table
 
@@ -231,7 +243,7 @@ def _dialogue(
 def _with_roles(
     turns: Sequence[Turn], rows: Sequence[Row], assistant: str | None, choices: Choices
 ) -> tuple[Turn, ...]:
-    """Roles as the table says, by the assistant's name, or by the choice; ends in a turn of the assistant."""
+    """Roles as the table says, by the assistant's name, or by the choice; see `with_roles` for where it ends."""
     if all("role" in values for _, values in rows):
         roles = [str(values["role"]).strip().lower() for _, values in rows]
     else:
@@ -241,8 +253,7 @@ def _with_roles(
         if assistant is None:
             return assign_roles(turns, speakers, choices.roles)
         roles = ["assistant" if speaker == assistant else "user" for speaker in speakers]
-    last = max((number for number, role in enumerate(roles) if role == "assistant"), default=len(roles) - 1)
-    return tuple(replace(turn, role=role) for turn, role in zip(turns[: last + 1], roles, strict=False))  # type: ignore[arg-type]
+    return with_roles(turns, roles)
 
 
 def _turn(values: Mapping[str, Any], folder: Path, choices: Choices) -> Turn:
@@ -251,7 +262,15 @@ def _turn(values: Mapping[str, Any], folder: Path, choices: Choices) -> Turn:
     style = Style(emotion=choices.emotion(label) if label is not None else None, **known)
     audio = _audio(values, folder) if "audio" in values else None
     meta = {"emotion": label} if label is not None else {}
-    return Turn("user", str(values.get("text", "")), style, audio, meta if audio is not None else meta | NO_AUDIO)
+    meta = meta if audio is not None else meta | NO_AUDIO
+    return Turn("user", str(values.get("text", "")), style, audio, meta, _learn(values.get("learn", True)))
+
+
+def _learn(value: Any) -> bool:
+    found = _TRUTH.get(str(value).strip().lower())
+    if found is None:
+        raise DataError("wrong_type", f"learn is {shown(value)}; it is true or false")
+    return found
 
 
 def _audio(values: Mapping[str, Any], folder: Path) -> AudioRef:

@@ -58,6 +58,20 @@ def test_all_forms_say_the_same(form: str, tmp_path: Path) -> None:
     assert found == ASKED
 
 
+def test_answers_without_loss_are_context(tmp_path: Path) -> None:
+    """ms-swift's `loss` decides what its models learn; dropped in silence, ours would learn what was ruled out."""
+    loss = [None, False, False, True, None, False]
+    said = ["user", "assistant"] * 3
+    messages = [
+        {"role": role, "content": "x"} | ({} if one is None else {"loss": one})
+        for role, one in zip(said, loss, strict=True)
+    ]
+    (tmp_path / "data.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    reading = read_all(corpus("x", "", "", "table", Layout()), tmp_path, Choices("last_speaker", emotion_map("table")))
+    (dialogue,) = reading.dialogues
+    assert [turn.learn for turn in dialogue.turns] == [True, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -65,6 +79,7 @@ def test_all_forms_say_the_same(form: str, tmp_path: Path) -> None:
         ({"audios": ["a.wav", "b.wav", "c.wav"]}, "1 recordings have no <audio>: 'c.wav'"),
         ({"messages": [{"role": "user", "content": "<audio><audio>"}]}, "a turn has 2 recordings"),
         ({"messages": [{"role": "tool", "content": "x"}], "audios": []}, "role 'tool' is none of"),
+        ({"messages": [{"role": "user", "content": "x", "loss": True}], "audios": []}, "loss is true in a user turn"),
     ],
 )
 def test_what_does_not_match_is_named_by_its_line(change: dict[str, Any], said: str, tmp_path: Path) -> None:

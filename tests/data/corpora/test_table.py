@@ -177,3 +177,18 @@ def test_which_table_is_asked_where_there_are_several(tmp_path: Path) -> None:
     (tmp_path / "b.tsv").write_bytes(b"call\twho\tsaid\n1\t\xff\tx")
     with pytest.raises(DataError, match=r"\[bad_encoding\]"):
         read(tmp_path / "b.tsv")
+
+
+@pytest.mark.parametrize("by", ["role", "who"])
+def test_a_column_says_which_answers_are_learnt(by: str, tmp_path: Path) -> None:
+    """A spreadsheet marks the answers that were bad; behind the last good one there is nothing to learn."""
+    names = {"user": "cust", "assistant": "agent"} if by == "who" else {}
+    said = [("user", ""), ("assistant", "FALSE"), ("user", "0"), ("assistant", "1"), ("user", ""), ("assistant", "0")]
+    rows = [f"1,{names.get(role, role)},x,{learn}" for role, learn in said]
+    (tmp_path / "x.csv").write_text("\n".join([f"dialogue,{by},text,learn", *rows]) + "\n")
+    layout = Layout({"speaker": "who"} if by == "who" else {})
+    (dialogue,) = read(tmp_path, layout).dialogues
+    assert [turn.learn for turn in dialogue.turns] == [True, False, True, True]
+    (tmp_path / "x.csv").write_text(f"dialogue,{by},text,learn\n1,user,x,\n1,assistant,x,maybe\n")
+    (fault,) = read(tmp_path, layout).rejects
+    assert "line 3: learn is 'maybe'; it is true or false [wrong_type]" in str(fault)
