@@ -11,18 +11,23 @@ targets, W frozen weights of the language model's layers, R LoRA weights, V x D 
     attention   2 L^2 D forward for each dialogue and layer (causal: half of all pairs), twice that backward
     logits      2 V D n forward, 2 V D n backward
     Mix-Former  2 M a window forward, M its multiplications, and twice that backward
-    experts     forward only, at what `context` and `layout` make them compute
+    experts     forward only, at what `context` and `layout` make them compute; one of the user's own is counted by
+                torch while it hears a few clips, see `count_own`
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+from numpy.polynomial import Polynomial
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaForCausalLM
 
-from omnichat.audio import num_frames
+from omnichat.audio import SAMPLE_RATE, num_frames
 from omnichat.batch import SharedPrefix
 from omnichat.models.encoders import Encoder
 from omnichat.models.encoders.beats import BeatsNet
@@ -49,6 +54,10 @@ PEAKS = {
     "RTX 4090": 165e12,
 }
 
+# Seconds of clips that the count of a user's own expert goes by, and of one that it has to be right for. Whole seconds
+# have frames of 20 ms without a rest.
+COUNTED, CHECKED = (1, 2, 3), 6
+
 
 def peak_flops(device: torch.device) -> float | None:
     """FLOP/s that the device's data sheet promises; None for a CPU and for devices not in `PEAKS`."""
@@ -66,6 +75,7 @@ def step_flops(
     num_targets: int,
     num_samples: Sequence[int],
     shared: SharedPrefix | None = None,
+    own: Mapping[str, Polynomial] | None = None,
 ) -> float:
     """Forward and backward of a batch.
 
@@ -75,13 +85,18 @@ def step_flops(
         num_targets: targets of the batch.
         num_samples: samples of each audio piece.
         shared: the batch's.
+        own: what `count_own` found, of each expert of the user's own.
     """
     windows = sum(-(-num_frames(samples) // model.window) for samples in num_samples)
-    encoders = cast(Mapping[str, Encoder], model.encoders)
+    encoders, own = cast(Mapping[str, Encoder], model.encoders), own or {}
     return (
         language_model_flops(model.llm, lengths, num_targets, shared.length if shared is not None else 0)
         + 3 * mixformer_flops(model.mixformer, windows)
-        + sum(encoder_flops(encoder, samples) for encoder in encoders.values() for samples in num_samples)
+        + sum(
+            encoder_flops(encoder, samples) if name not in own else own[name](samples / SAMPLE_RATE)
+            for name, encoder in encoders.items()
+            for samples in num_samples
+        )
     )
 
 
@@ -115,7 +130,11 @@ def mixformer_flops(mixformer: MixFormer, windows: int) -> float:
 
 
 def encoder_flops(encoder: Encoder, num_samples: int) -> float:
-    """Forward of a clip of up to 30 s."""
+    """Forward of a clip of up to 30 s.
+
+    Raises:
+        TypeError: an expert of the user's own, see `count_own`.
+    """
     net = encoder.net
     if isinstance(net, WhisperEncoderNet):
         frames, width, mels = num_frames(net.pads_to or num_samples), net.dim, net.dims.n_mels
@@ -131,6 +150,34 @@ def encoder_flops(encoder: Encoder, num_samples: int) -> float:
         blocks = config.encoder_layers * _block(tokens, width, config.encoder_ffn_embed_dim)
         return 2.0 * (tokens * (patches + position) + blocks)
     raise TypeError(f"no count for {type(net).__name__}")
+
+
+def count_own(encoder: Encoder) -> Polynomial:
+    """FLOPs of a clip over its seconds, counted on short clips; a Transformer's grow with the clip and its square.
+
+    Nothing that is random elsewhere is moved on.
+
+    Raises:
+        ValueError: torch counts nothing, or no such curve goes through what it counts.
+    """
+    device = next(encoder.net.parameters()).device
+    generator, counts = torch.Generator().manual_seed(0), []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for seconds in (*COUNTED, CHECKED):
+            wave = torch.randn(1, seconds * SAMPLE_RATE, generator=generator) / 10
+            # Torch counts no attention where the CPU's own kernel computes it: as plain products it does.
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                encoder.encode(wave.to(device), [wave.shape[1]])
+            counts.append(counter.get_total_flops())
+    if not min(counts):
+        raise ValueError("torch counts no matrix product in it")
+    curve = Polynomial.fit(COUNTED, counts[:-1], 2)
+    if not math.isclose(curve(CHECKED), counts[-1], rel_tol=0.02):
+        told = ", ".join(
+            f"{count:,} in {seconds} s" for seconds, count in zip((*COUNTED, CHECKED), counts, strict=True)
+        )
+        raise ValueError(f"its FLOPs do not grow evenly with a clip: {told}")
+    return curve
 
 
 def _products(module: nn.Module) -> int:

@@ -2,12 +2,13 @@
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from omnichat.audio import SAMPLE_RATE
@@ -17,13 +18,13 @@ from omnichat.config import TrainerConfig
 from omnichat.data.shares import UNITS, Drawn, Shares
 from omnichat.dialogue import STYLE_FIELDS, Dialogue
 from omnichat.metrics.emotion import weighted_f1
-from omnichat.models.encoders import ENCODERS
+from omnichat.models.encoders import ENCODERS, Encoder
 from omnichat.models.layers import compile_layers
 from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.prompt import Prompt
 from omnichat.training.breakdown import drawn_by_source, gates_by_scenario, loss_parts, part_metrics, qformer_norms
 from omnichat.training.engines import shard, whole_model
-from omnichat.training.flops import peak_flops, step_flops
+from omnichat.training.flops import count_own, peak_flops, step_flops
 from omnichat.training.optim import build_optimizer, learning_rate_at
 from omnichat.training.reply_rows import RepliesLogger, reply_rows
 from omnichat.training.step_sums import StepSums
@@ -74,6 +75,7 @@ class OmniChatModule(LightningModule):
         self.step_sums = StepSums()
         self.current_batch: PackedBatch | None = None
         self.validation_sums: dict[str, Tensor] = {}
+        self.own_flops: dict[str, Polynomial] | None = {}
 
     def configure_model(self) -> None:
         """Cut the model into shards where the engine wants them."""
@@ -83,6 +85,21 @@ class OmniChatModule(LightningModule):
         """AdamW over the trainable parameters; the rate is set before each step, see `on_train_batch_start`."""
         config = self.config
         return build_optimizer(trainable(self.model), config.learning_rate, config.weight_decay, config.betas)
+
+    def on_train_start(self) -> None:
+        """Count what experts of the user's own compute; where that cannot be done, say so, and log no figure of it."""
+        encoders = cast(Mapping[str, Encoder], self.model.encoders)
+        own = {name: encoder for name, encoder in encoders.items() if name not in ENCODERS}
+        try:
+            self.own_flops = {name: count_own(encoder) for name, encoder in own.items()}
+        except Exception as error:  # the user's code may raise anything, and a figure is not worth a run
+            self.own_flops = None
+            if self.global_rank == 0:
+                print(
+                    f"perf/tflops_per_s and perf/mfu are not logged: what {', '.join(own)} computes cannot be counted "
+                    f"({type(error).__name__}: {error})",
+                    flush=True,
+                )
 
     def on_train_batch_start(self, batch: PackedBatch, batch_idx: int) -> None:
         """Set learning rate and dropout's seed: functions of the step alone, so that a resumed run sees the same."""
@@ -171,8 +188,8 @@ class OmniChatModule(LightningModule):
         this is, where the peak is known.
         """
         metrics = {"perf/memory_gib": most_memory(self.device) / 2**30}
-        if any(name not in ENCODERS for name in self.model.encoders):
-            return metrics  # what an expert of one's own computes is not known
+        if self.own_flops is None:
+            return metrics
         rate = self._flops(sums) / sums.seconds
         metrics["perf/tflops_per_s"] = rate / 1e12
         if peak := peak_flops(self.device):
@@ -181,7 +198,14 @@ class OmniChatModule(LightningModule):
 
     def _flops(self, sums: StepSums) -> float:
         return sum(
-            step_flops(self.model, batch.starts.diff().tolist(), batch.num_targets, batch.num_samples, batch.shared)
+            step_flops(
+                self.model,
+                batch.starts.diff().tolist(),
+                batch.num_targets,
+                batch.num_samples,
+                batch.shared,
+                self.own_flops,
+            )
             for batch in sums.batches
         )
 

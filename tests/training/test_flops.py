@@ -2,11 +2,19 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from omnichat.batch import pack
-from omnichat.models.encoders import Encoder
-from omnichat.training.flops import encoder_flops, language_model_flops, mixformer_flops, peak_flops, step_flops
+from omnichat.models.encoders import Encoder, EncoderNet
+from omnichat.training.flops import (
+    count_own,
+    encoder_flops,
+    language_model_flops,
+    mixformer_flops,
+    peak_flops,
+    step_flops,
+)
 from tests.spoken import DIALOGUES, cached, make_examples, make_model, make_prompt
 
 ATTENTION = ("scaled_dot_product", "flash")
@@ -75,6 +83,51 @@ def test_encoders(name: str, spectrogram: int, tokens: int, blocks: int) -> None
     linear, attention = counted(lambda: encoder.encode(wave, [wave.shape[1]]))
     attention = attention or 4 * tokens**2 * 32 * blocks  # torch leaves the CPU's own attention out
     assert encoder_flops(encoder, wave.shape[1]) == pytest.approx(linear - spectrogram + attention, rel=0.02)
+
+
+def test_an_expert_of_one_s_own_is_counted_by_what_it_does() -> None:
+    """Fails when attention is left out, or a clip of another length than those it was counted on costs too little."""
+    encoder = make_model().encoders["emotion2vec"]
+    assert isinstance(encoder, Encoder)
+    before = torch.random.get_rng_state()
+    curve = count_own(encoder)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for seconds in (5, 30):
+        assert curve(seconds) == pytest.approx(encoder_flops(encoder, seconds * 16_000), rel=0.01)
+    own = step_flops(make_model(), [], 0, [7 * 16_000], own={"emotion2vec": curve, "beats": lambda seconds: 1e9})
+    known = step_flops(make_model(), [], 0, [7 * 16_000])
+    beats = encoder_flops(make_model().encoders["beats"], 7 * 16_000)
+    assert own - known == pytest.approx(1e9 - beats, rel=0.01)
+
+
+class Uneven(EncoderNet):
+    """It multiplies matrices once for each frame, and beyond `seconds` twice."""
+
+    dim, min_samples = 2, 320
+
+    def __init__(self, seconds: int, products: bool = True) -> None:
+        super().__init__()
+        self.weight, self.seconds, self.products = torch.nn.Parameter(torch.ones(320, 2)), seconds, products
+
+    def num_frames(self, num_samples: int) -> int:
+        """One for each 320 samples."""
+        return num_samples // 320
+
+    def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same frames in any case."""
+        parts = waves.unflatten(1, (-1, 320))
+        for _ in range(2 if waves.shape[1] > self.seconds * 16_000 else 1):
+            frames = parts @ self.weight if self.products else parts.sum(-1, keepdim=True).expand(-1, -1, 2)
+        return frames, lengths // 320
+
+
+def test_what_cannot_be_counted_is_said() -> None:
+    """Fails when a curve is made up for an expert whose work does not follow one."""
+    assert count_own(Encoder("even", Uneven(30)))(10) == pytest.approx(2 * 500 * 320 * 2)
+    with pytest.raises(ValueError, match="counts no matrix product"):
+        count_own(Encoder("sums", Uneven(30, products=False)))
+    with pytest.raises(ValueError, match=r"do not grow evenly with a clip: 64,000 in 1 s, .* 768,000 in 6 s"):
+        count_own(Encoder("uneven", Uneven(4)))
 
 
 def test_a_cpu_has_no_peak() -> None:

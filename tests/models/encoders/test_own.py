@@ -58,7 +58,9 @@ def test_training_caching_and_chat_with_a_fourth_expert(file: Path, wavlm: Path,
     losses = [read_metrics(tmp_path / name)[-1] for name in ("live", "cached")]
     assert losses[0]["loss/total"] == pytest.approx(losses[1]["loss/total"], rel=1e-6)
     assert any(key.startswith("gate/wavlm/") for key in losses[0])
-    assert "perf/tflops_per_s" not in losses[0]
+    assert losses[0]["perf/tflops_per_s"] * losses[0]["perf/seconds"] > (
+        losses[1]["perf/tflops_per_s"] * losses[1]["perf/seconds"]
+    )  # what the experts compute is counted too
     assert list(load_run(tmp_path / "live").model.mixformer.widths) == ["whisper", "wavlm"]
     kept = sorted(path.name for path in (tmp_path / "features").glob("wavlm-*"))
     file.write_text(SHOWN + "# another one\n")
@@ -173,3 +175,23 @@ def test_a_broken_promise_is_found_before_training(
     register_encoder("mine", load)
     with pytest.raises(EncoderError, match=said):
         load_encoder("mine", tmp_path)
+
+
+class Summing(Kept):
+    """No matrix product, so nothing that could be counted."""
+
+    def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of the windows of 20 ms."""
+        counts = lengths // 320
+        frames = waves[:, : waves.shape[1] // 320 * 320].unflatten(1, (-1, 320)).mean(-1, keepdim=True)
+        inside = torch.arange(frames.shape[1]) < counts[:, None]
+        return (frames * inside[..., None]).expand(-1, -1, 4), counts
+
+
+def test_what_cannot_be_counted_is_said_and_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A share of the peak without one of its parts would be a wrong figure, and no reason to end a run."""
+    register_encoder("summing", Summing)
+    experts = ("model.experts=[whisper,summing]", f"model.encoders.own.summing.checkpoint={tmp_path}")
+    assert fit(load_config("recipe=smoke", *QUICK, *experts), tmp_path / "run") == 0
+    assert "what summing computes cannot be counted (ValueError: torch counts no" in capsys.readouterr().out
+    assert "perf/tflops_per_s" not in read_metrics(tmp_path / "run")[-1]
