@@ -1,7 +1,11 @@
 """What a run needs from this machine: weights, data, optional packages; all that is missing, named at once."""
 
 import importlib.util
+import netrc
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from omnichat.config import RunConfig
 from omnichat.recipes import locate
@@ -45,6 +49,23 @@ def missing(config: RunConfig) -> list[str]:
         for key, package in _packages(config)
         if importlib.util.find_spec(package) is None
     ]
+
+
+def named(config: RunConfig) -> dict[str, str]:
+    """The paths of files that a run needs, by the key that asks for them."""
+    return dict(_paths(config))
+
+
+def has_wandb_key() -> bool:
+    """Whether there is a key for W&B: in the environment, or in the file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    try:
+        path = os.environ.get("NETRC") or Path.home() / ".netrc"
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def missing_weights(config: RunConfig) -> list[str]:

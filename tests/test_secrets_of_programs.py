@@ -47,6 +47,7 @@ PROGRAMS = {
     "precompute": ["-m", "omnichat.training.precompute", "recipe=quickstart", f"data.synthetic={LEAK}.jsonl"],
     "export fails": ["-m", "omnichat.export", f"run={LEAK}", "out=exported"],
     "export": ["-m", "omnichat.export", "run=run", "out=exported"],
+    "doctor": ["-m", "omnichat.doctor", "recipe=quickstart", f"data.synthetic={LEAK}"],
     "chat": ["-m", "omnichat.chat", f"run={LEAK}"],
     "converted": ["-m", "omnichat.models.encoders.converted", "beats", LEAK, "out"],
     "answer, score, report": ["eval/run_store.py", "run=run", "store=run/made_up/val.jsonl", f"title={LEAK}"],
@@ -55,7 +56,7 @@ PROGRAMS = {
     "compare fails": ["eval/compare.py", LEAK, LEAK],
 }
 SUCCEED = ("export", "answer, score, report", "sweep")
-SLOW = ("chat", "precompute", "export fails", "converted")  # to start; the others stand for them in CI
+SLOW = ("chat", "doctor", "precompute", "export fails", "converted")  # to start; the others stand for them in CI
 CASES = [pytest.param(name, marks=pytest.mark.full if name in SLOW else ()) for name in PROGRAMS]
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import netrc
 import os
 import queue
 import signal
@@ -15,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from omnichat.config import RunConfig
+from omnichat.requirements import has_wandb_key
 from omnichat.run_folder import METRICS
 from omnichat.secrets import mask_logs, masked
 from omnichat.training.guard import TrainingError
@@ -168,7 +167,7 @@ class WandbProcess(Logger):
             "config": config.model_dump(mode="json"),
         }
         run = masked(shown) | {"id": number.read_text(encoding="utf-8"), "resume": "allow", "dir": str(run_dir)}
-        offline = settings.mode == "offline" or (settings.mode == "auto" and not _has_key())
+        offline = settings.mode == "offline" or (settings.mode == "auto" and not has_wandb_key())
         with (self.folder / "process.log").open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "omnichat.training.wandb_process"],
@@ -199,18 +198,6 @@ class WandbProcess(Logger):
                 process.stdin.flush()
         with contextlib.suppress(OSError):
             process.stdin.close()
-
-
-def _has_key() -> bool:
-    """Whether there is a key for W&B: in the environment, or in the file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
-    try:
-        path = os.environ.get("NETRC") or Path.home() / ".netrc"
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

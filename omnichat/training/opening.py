@@ -60,7 +60,7 @@ def opened(config: RunConfig, run_dir: Path, faults: Sequence[str] = ()) -> Iter
     """
     only_looks = config.preflight == "only"
     with _locked(run_dir, only_looks), first_speaks():
-        if faults := [*faults, *missing(config), *_missing_gpus(config.trainer)]:
+        if faults := [*faults, *missing(config), *missing_gpus(config.trainer)]:
             raise ConfigError(faults)
         config = build.materialise(config, run_dir)
         start = starting_point(config, run_dir / CHECKPOINTS)
@@ -109,8 +109,8 @@ def _sweep(run_dir: Path) -> None:
         run_dir.rmdir()
 
 
-def _missing_gpus(trainer: TrainerConfig) -> list[str]:
-    """Lightning would tell of them only once data and weights are loaded."""
+def missing_gpus(trainer: TrainerConfig) -> list[str]:
+    """A line where fewer are here than are asked for: Lightning would tell only once data and weights are loaded."""
     found = torch.cuda.device_count() if trainer.accelerator == "gpu" and torch.cuda.is_available() else 0
     if trainer.accelerator == "gpu" and found == 0:
         return ["trainer.accelerator: gpu, but there is none; use trainer.accelerator=auto, or trainer=cpu"]

@@ -16,7 +16,7 @@ LAYERS = [  # lowest first; parts on one line do not import each other
     {"build", "checkpoint"},
     {"exported"},
     {"training", "chat"},
-    {"evaluation"},
+    {"evaluation", "doctor"},
     {"model_card"},
     {"export"},
 ]
