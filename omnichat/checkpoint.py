@@ -128,7 +128,7 @@ def verify(path: Path | str) -> dict[str, Any]:
         files, noted = dict(manifest["files"]), manifest.pop("sha256", None)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: has no {MANIFEST}, so it is not a complete checkpoint") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(damaged.format(error)) from None
     if noted != _content_sha256(manifest) and not (noted is None and manifest.get("format") == 1):
         raise CheckpointError(damaged.format("it does not match its own sha256"))
@@ -191,7 +191,7 @@ def list_checkpoints(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()), key=lambda path: int(path.name)
+        (path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()), key=lambda path: int(path.name)
     )
 
 

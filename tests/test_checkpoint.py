@@ -11,6 +11,7 @@ import torch
 from omnichat.checkpoint import (
     CheckpointError,
     best,
+    find_checkpoint,
     list_checkpoints,
     load_checkpoint,
     mark_best,
@@ -76,12 +77,50 @@ def test_a_folder_without_manifest_is_not_a_checkpoint(tmp_path: Path) -> None:
     assert "manifest.json" in refused[0]
 
 
-def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
-    """A cut manifest must give the named error, not a JSON traceback."""
+@pytest.mark.parametrize("content", ['{"format": 2, "st', "", "null", "[]", '"files"', "{}", '{"files": 1}'])
+def test_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    """A cut manifest, or something else in its place, must give the named error, not a traceback."""
     path = save(tmp_path) / "manifest.json"
-    path.write_text(path.read_text()[:20])
+    path.write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         load_checkpoint(path.parent)
+
+
+def test_what_else_lies_there_is_no_checkpoint(tmp_path: Path) -> None:
+    """A folder that an editor or a file browser leaves beside them must not stop a run."""
+    for name in (".ipynb_checkpoints", "old", "\u00b2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "9").write_text("a file")
+    assert list_checkpoints(tmp_path) == []
+    save(tmp_path, 5)
+    assert newest_valid(tmp_path) == (tmp_path / "5", [])
+
+
+def test_no_valid_checkpoint_is_said_with_its_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An older one may be taken, but not without a word; where there is none, it must be said why."""
+    folder = tmp_path / "run" / "checkpoints"
+    with pytest.raises(CheckpointError, match=r"run: holds no valid checkpoint; train first"):
+        find_checkpoint(folder)
+    save(folder, 3)
+    (save(folder, 5) / "state.json").unlink()
+    assert find_checkpoint(folder) == folder / "3"
+    assert "refused: " in (said := capsys.readouterr().err)
+    assert f"{folder / '5' / 'state.json'}: is missing" in said
+    (folder / "3" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(folder)
+    assert str(caught.value).count("\n  refused: ") == 2
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
+    """safetensors refuses them, at the first save of a run."""
+    whole = torch.arange(6.0)
+    path = save_checkpoint(tmp_path, 1, {"mixformer": {"whole": whole, "part": whole[2:]}}, {})
+    found = load_checkpoint(path).tensors["mixformer"]
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "whole": [0, 1, 2, 3, 4, 5],
+        "part": [2, 3, 4, 5],
+    }
 
 
 def test_saving_over_the_same_step_and_sweeping_partials(tmp_path: Path) -> None:
@@ -138,8 +177,9 @@ def test_a_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
     save(tmp_path, 1)
     mark_best(tmp_path, 2, "validation/total", 0.5)
     assert best(tmp_path) is None
-    (tmp_path / "best.json").write_text("[")
-    assert best(tmp_path) is None
+    for content in ("[", "[]", "{}", "null", '{"step": null, "value": 1}', '{"step": 1, "value": "low"}'):
+        (tmp_path / "best.json").write_text(content)
+        assert best(tmp_path) is None
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +208,9 @@ def test_restore_lists_every_mismatch(tmp_path: Path) -> None:
         restore_trained(model, load_checkpoint(save(tmp_path)))
     assert "missing a.bias" in str(caught.value)
     assert "(2, 3) there, (2, 2) in the model" in str(caught.value)
+    path = save_checkpoint(tmp_path, 6, {"mixformer": {"b": torch.zeros(2)} | model.state_dict()}, {})
+    with pytest.raises(CheckpointError, match=r"config:\n  unexpected b$"):
+        restore_trained(model, load_checkpoint(path))
     assert tensors_sha256(model.state_dict()) == before
 
 

@@ -14,7 +14,7 @@ import torch
 
 from omnichat import checkpoint
 from omnichat.checkpoint import CheckpointError, best, load_checkpoint, mark_best, newest_valid, purge, save_checkpoint
-from tests.disk import files_up_to
+from tests.disk import durable_renames, files_up_to
 
 TENSORS = {"mixformer": {"w": torch.arange(600.0)}, "optimizer": {"w.exp_avg": torch.arange(600.0) / 7}}
 FILES = ("mixformer.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -82,6 +82,15 @@ def test_a_kill_at_any_point_of_a_save_leaves_the_last_checkpoint(
         os.rmdir(elsewhere)
 
 
+def test_what_is_saved_outlives_the_power(tmp_path: Path) -> None:
+    """A kill leaves what the kernel holds; a machine that goes down does not: files before names, and these too."""
+    with durable_renames() as renamed:
+        path = save(tmp_path, 1)
+        assert renamed == {path: True}
+        mark_best(tmp_path, 1, "validation/total", 0.5)
+    assert renamed[tmp_path / "best.json"]
+
+
 def damages(content: bytes, draw: random.Random) -> Iterator[tuple[str, bytes]]:
     """Cuts, zeros, and flipped bits."""
     for size in (0, 1, len(content) // 2, len(content) - 1):
@@ -120,6 +129,9 @@ def test_a_manifest_of_before_it_had_a_hash_is_taken(tmp_path: Path) -> None:
     values = json.loads(manifest.read_text())
     del values["sha256"]
     manifest.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        load_checkpoint(tmp_path / "1")
+    manifest.write_text(json.dumps(values | {"format": 1, "sha256": "0"}))
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         load_checkpoint(tmp_path / "1")
     manifest.write_text(json.dumps(values | {"format": 1}))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omnichat.data import feature_shards
 from omnichat.data.feature_shards import INDEX, ShardIndex, ShardWriter, drop_unfinished
 from omnichat.dialogue import DataError
+from tests.disk import durable_renames
 
 F4 = np.dtype("<f4")
 # A process that adds pieces of three rows, each filled with its number; `first` of them, then it is told to wait.
@@ -70,6 +71,13 @@ def start_writer(folder: Path, first: int, count: int, limit: int = 1 << 20) -> 
     for number in range(first, first + count):
         assert process.stdout.readline() == f"{number}\n"
     return process
+
+
+def test_an_index_names_only_what_is_on_the_disk(tmp_path: Path) -> None:
+    """When the power goes, the kernel may keep a name and lose the rows: zeros would be trained on as frames."""
+    with durable_renames(tmp_path / "00000.frames") as renamed:
+        write(tmp_path, 1, 2)
+    assert list(renamed) == [tmp_path / "00000.index.npy"]
 
 
 def test_a_killed_writer_loses_its_unfinished_shard_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from omnichat.data.shards import finish_store, write_shard
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Style, Turn
 from omnichat.prompt import Prompt
+from tests.disk import durable_renames
 
 NOTED = Dialogue(
     "noted/ü",
@@ -63,6 +64,13 @@ def test_rows_are_the_dialogues_that_were_written(tmp_path: Path, audio: str) ->
                 np.testing.assert_array_equal(load_audio(found.audio), load_audio(given.audio))
     with pytest.raises(IndexError):
         store[10]
+
+
+def test_a_shard_has_its_name_once_it_is_on_the_disk(tmp_path: Path) -> None:
+    """Parts of a conversion are gone on from by their names: an empty one after a power cut would lose dialogues."""
+    with durable_renames() as renamed:
+        write_shard(tmp_path / "part.arrow", [NOTED])
+    assert list(renamed) == [tmp_path / "part.arrow"]
 
 
 def test_a_row_says_where_its_audio_lies(tmp_path: Path) -> None:

@@ -92,6 +92,21 @@ def test_a_disk_that_takes_no_note_of_a_left_out_step_is_named(tmp_path: Path) -
         SkippedSteps(tmp_path).leave_out(3, 0, [1], ["a"], possible=True)
 
 
+def test_only_three_in_a_row_end_a_run(tmp_path: Path) -> None:
+    """In a run of days single bad samples add up to more than three."""
+    skipped = SkippedSteps(tmp_path)
+    for step in (1, 2, 4, 5, 7, 8):
+        skipped.leave_out(step, 0, [step], ["a"], possible=True)
+        if step in (2, 5):
+            skipped.sound()
+    with pytest.raises(TrainingError, match=r"step 9: .*3 steps in a row"):
+        skipped.leave_out(9, 0, [9], ["a"], possible=True)
+    with pytest.raises(TrainingError, match=r"step 1: .* this DeepSpeed takes the step nevertheless"):
+        SkippedSteps(tmp_path).leave_out(1, 0, [1], ["a"], possible=False)
+    steps = [json.loads(line)["step"] for line in (tmp_path / SKIPPED_FILE).read_text().splitlines()]
+    assert steps == [1, 2, 4, 5, 7, 8, 9, 1]
+
+
 def test_norms_of_the_gradients_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which half of the model diverges, or stands still, is not seen in the loss; after clipping both would be small.
 

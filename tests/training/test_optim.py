@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from omnichat.training.optim import (
     build_optimizer,
+    learning_rate_at,
     leave_out_unless,
     leaves_out_by_itself,
     optimizer_tensors,
@@ -19,6 +20,47 @@ DEVICES = [
         marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
     ),
 ]
+
+
+def test_the_rate_by_hand() -> None:
+    """A step off, or a cosine that does not end where it should, trains at other rates than the recipe says."""
+    rates = [learning_rate_at(step, 2.0, warmup_steps=4, max_steps=12, min_ratio=0.1) for step in (0, 1, 3, 4, 6, 8)]
+    # After the warm-up 0.1 + 0.9 (1 + cos(pi t / 8)) / 2 of the peak, t = 0, 2, 4; cos(pi / 4) = 0.70710678.
+    assert rates == pytest.approx([0.5, 1.0, 2.0, 2.0, 1.73639610, 1.1], rel=1e-8)
+    assert learning_rate_at(11, 2.0, 4, 12, 0.1) == pytest.approx(0.2 + 0.9 * (1 - 0.92387953), rel=1e-7)
+    assert [learning_rate_at(step, 2.0, 4, 12, 0.1) for step in (12, 20)] == pytest.approx([0.2, 0.2])
+    assert learning_rate_at(0, 2.0, 0, 12, 0.1) == 2.0
+    assert learning_rate_at(5, 2.0, 5, 5, 0.1) == 2.0  # a run that is all warm-up
+
+
+def test_decay_leaves_vectors_alone() -> None:
+    """Decay pulls norms and gates to zero. Where the gradients are zero it is all that moves a weight."""
+    shapes = {"weight": (2, 3), "kernel": (2, 2, 2), "norm": (3,), "gate": ()}
+    parameters = {name: nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
+    optimizer = build_optimizer(parameters, 0.1, weight_decay=0.5, betas=(0.8, 0.97))
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    moved = {name: parameter.unique().tolist() for name, parameter in parameters.items()}
+    decayed = pytest.approx([0.95])
+    assert moved == {"weight": decayed, "kernel": decayed, "norm": [1.0], "gate": [1.0]}
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.97)] * 2
+
+
+def test_moments_of_other_parameters_are_refused() -> None:
+    """Moments under the wrong names, or of half of the parameters, would go on as if nothing were wrong."""
+    parameters = {"a.weight": nn.Parameter(torch.ones(2, 2)), "b": nn.Parameter(torch.ones(2))}
+    optimizer = build_optimizer(parameters, 0.1, weight_decay=0.0, betas=(0.9, 0.99))
+    steps(parameters, optimizer, range(1))
+    saved = optimizer_tensors(optimizer, parameters)
+    assert set(saved) == {f"{name}.{key}" for name in parameters for key in ("step", "exp_avg", "exp_avg_sq")}
+    other = {"a.weight": parameters["a.weight"], "c": parameters["b"]}
+    with pytest.raises(ValueError, match=r"missing \['c'\]; unexpected \['b'\]"):
+        restore_optimizer(optimizer, other, saved)
+    with pytest.raises(ValueError, match=r"missing \['c'\]$"):
+        restore_optimizer(optimizer, parameters | other, saved)
+    with pytest.raises(ValueError, match="nothing to train"):
+        build_optimizer({}, 0.1, weight_decay=0.0, betas=(0.9, 0.99))
 
 
 def steps(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, numbers: range) -> None:
