@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from omnichat.audio import SAMPLE_RATE, WINDOW, num_windows
-from omnichat.chat_format import find_format
+from omnichat.chat_format import Taught, find_format
 from omnichat.dialogue import STYLE_FIELDS, STYLE_VALUES, AudioRef, DataError, Dialogue, Reply, Style, Turn
 
 Input = Literal["speech", "text", "speech+text"]
@@ -91,9 +91,11 @@ class Prompt:
         loss_on_first: whether an assistant turn before any user turn counts in the loss.
         max_tokens: longest dialogue allowed; None for any.
         loss_on: which assistant turns count in the loss, among those whose `learn` is not false.
+        taught: what the model's folder says of its format; None leaves it to the tokenizer.
 
     Raises:
-        ValueError: an option out of range, or a tokenizer without the control tokens of a chat format.
+        ValueError: an option out of range, a tokenizer without the control tokens of a chat format, or a model that was
+            not taught its own.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Prompt:
         loss_on_first: bool = False,
         max_tokens: int | None = None,
         loss_on: LossOn = "all",
+        taught: Taught | None = None,
     ) -> None:
         if window < 1 or queries < 1:
             raise ValueError(f"window and queries must be at least 1, got window={window}, queries={queries}")
@@ -119,7 +122,8 @@ class Prompt:
         self.loss_on = loss_on
         tokenizer.no_truncation()  # a tokenizer.json may carry either; both would change dialogues silently
         tokenizer.no_padding()
-        self._format = find_format(tokenizer.token_to_id)
+        self._format = find_format(tokenizer.token_to_id, taught)
+        self.family, self.begin = self._format.name, self._format.begin  # public: a scan depends on them
         audio = next(name for name in self._format.audio if tokenizer.token_to_id(name) is not None)
         found = {name: tokenizer.token_to_id(name) for name in (*self._format.control, audio)}
         self._special: dict[str, int] = {name: token for name, token in found.items() if token is not None}

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from omnichat.config import RunConfig
 from omnichat.recipes import locate
+from omnichat.weight_files import folder_faults, mistaken_for_a_folder, torch_fault
 
 # Where to get what the shipped recipes name: pages to look up, by key, by name and by path.
 WEIGHTS = {
@@ -33,6 +34,8 @@ PLACES = {
     "corpora/sharechat": "ShareChatX (sharechatx.github.io; its files are not released, to our knowledge), or name a "
     "split of a store of its kind that docs/synthesis.md makes",
 }
+CONVERTED = "encoder.json"  # of a folder that omnichat.models.encoders.converted wrote, which has files of its own
+FILES = ("model.encoders.whisper.checkpoint",)  # of those in FOLDERS, what may be a file as well
 EXTRAS = {"bitsandbytes": "qlora"}  # where it is not called as the package
 # What a folder of weights must hold, in the layout of its upstream; half a download lacks some of it.
 FOLDERS = {
@@ -93,10 +96,24 @@ def _absent(paths: Iterator[tuple[str, str]]) -> list[str]:
             lines.append(f"{key}: no folder {place}; there is a file {place.name}.jsonl: name it in full")
         elif not place.exists():
             lines.append(f"{key}: no file {place}; {source}")
-        elif place.is_dir():
-            absent = [pattern for pattern in FOLDERS.get(key, ()) if not any(place.glob(pattern))]
-            lines += [f"{key}: no file {place / pattern}; {source}" for pattern in absent]
+        elif key in WEIGHTS:
+            lines += [f"{key}: {fault}" for fault in _unusable(key, place, source)]
     return lines
+
+
+def _unusable(key: str, place: Path, source: str) -> list[str]:
+    """What can be seen from outside to be wrong with weights that are there: a broken download takes long to be met."""
+    if place.is_file():
+        what = mistaken_for_a_folder(place) if key in FOLDERS and key not in FILES else torch_fault(place)
+        return [f"{place}: {what}; {source}"] if what else []
+    if (place / CONVERTED).is_file():
+        return []
+    absent = [pattern for pattern in FOLDERS.get(key, ()) if not any(place.glob(pattern))]
+    if absent and (mistake := mistaken_for_a_folder(place)):
+        return [f"{place}: {mistake}"]
+    pickled = sorted(path for pattern in FOLDERS.get(key, ()) if pattern == "*.pt" for path in place.glob(pattern))
+    broken = [f"{path}: {what}; {source}" for path in pickled if (what := torch_fault(path))]
+    return [f"no file {place / pattern}; {source}" for pattern in absent] + broken + folder_faults(place)
 
 
 def _weights(config: RunConfig) -> Iterator[tuple[str, str]]:

@@ -40,7 +40,9 @@ def chatml_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a language model whose tokenizer is of ChatML's family."""
     folder = tmp_path_factory.mktemp("runs") / "chatml"
     made = build.materialise(load_config("recipe=smoke", *OVERRIDES), folder)
-    make_tokenizer(CHATML_SPECIAL).save(f"{made.model.llm.checkpoint}/tokenizer.json")
+    llm = Path(str(made.model.llm.checkpoint))
+    make_tokenizer(CHATML_SPECIAL).save(str(llm / "tokenizer.json"))
+    (llm / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
     fit(made, folder)
     return folder
 

@@ -1,5 +1,7 @@
 """Everything that a run lacks is named at once, with the key that asks for it and where to get it."""
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -68,12 +70,62 @@ def test_half_a_folder_is_not_a_checkpoint(elsewhere: RunConfig, tmp_path: Path)
     """An interrupted download leaves the folder and lacks the file."""
     folder = tmp_path / "llama"
     folder.mkdir()
-    (folder / "config.json").touch()
+    (folder / "config.json").write_text("{}")
     lacks = [line.partition(";")[0] for line in missing(elsewhere) if line.startswith("model.llm")]
     assert lacks == [f"model.llm.checkpoint: no file {folder}/{name}" for name in ("tokenizer.json", "*.safetensors")]
-    (folder / "tokenizer.json").touch()
-    (folder / "model-00001-of-00004.safetensors").touch()
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
     assert not any(line.startswith("model.llm") for line in missing(elsewhere))
+
+
+def test_downloads_that_broke_off_are_named_before_anything_is_loaded(elsewhere: RunConfig, tmp_path: Path) -> None:
+    """Experts load for a minute before the language model's first missing shard was met, and then its second."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 361312000\n"
+    (tmp_path / "beats.pt").write_bytes(pointer)
+    (tmp_path / "large-v3.pt").write_bytes(b"PK\x03\x04 the first of three gigabytes")
+    (tmp_path / "emotion2vec_base").mkdir()
+    (tmp_path / "emotion2vec_base/config.yaml").write_text("model: Emotion2vec")
+    (tmp_path / "emotion2vec_base/emotion2vec_base.pt").write_bytes(b"")
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    shards = [f"model-{number}-of-00002.safetensors" for number in ("00001", "00002")]
+    index = {"weight_map": {"a": shards[0], "b": shards[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    (folder / shards[0]).write_bytes(struct.pack("<Q", 2) + b"{}")
+    lines = [line for line in missing(elsewhere) if line.startswith("model.")]
+    for line, (place, said) in zip(
+        lines,
+        (
+            ("large-v3.pt", "is truncated"),
+            ("emotion2vec_base/emotion2vec_base.pt", "is empty"),
+            ("beats.pt", "is a Git LFS pointer"),
+            (f"llama/{shards[1]}", "no such file, but model.safetensors.index.json asks for it"),
+        ),
+        strict=True,
+    ):
+        assert f"{tmp_path}/{place}: {said}" in line
+
+
+def test_the_hubs_cache_is_pointed_into(elsewhere: RunConfig, tmp_path: Path) -> None:
+    """Its folder has all that is asked for, two levels down: `no file config.json` would be no help."""
+    for name in ("llama", "emotion2vec_base"):
+        (tmp_path / name / "snapshots/0a1b").mkdir(parents=True)
+    lines = [line for line in missing(elsewhere) if "hub's cache" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        "model.encoders.emotion2vec.checkpoint",
+        "model.llm.checkpoint",
+    ]
+    assert all(line.endswith("snapshots/0a1b") for line in lines)
+
+
+def test_a_converted_expert_is_a_checkpoint(elsewhere: RunConfig, tmp_path: Path) -> None:
+    """What `omnichat.models.encoders.converted` wrote loads; it has no config.yaml, and was refused for that."""
+    folder = tmp_path / "emotion2vec_base"
+    folder.mkdir()
+    (folder / "encoder.json").write_text("{}")
+    assert not any(line.startswith("model.encoders.emotion2vec") for line in missing(elsewhere))
 
 
 def test_what_alpha_and_experts_leave_out_is_not_asked_for(tmp_path: Path) -> None:

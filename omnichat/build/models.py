@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from omnichat.audio import num_windows
+from omnichat.chat_format import read_taught
 from omnichat.config import ConfigError, RunConfig
 from omnichat.models.encoders import Encoder, load_encoder, own_options
 from omnichat.models.events import EventModel
@@ -27,13 +28,13 @@ def build_prompt(config: RunConfig) -> Prompt:
 
     Raises:
         DataError: `bad_tokenizer`.
-        ValueError: the tokenizer is not one of Llama-3.
+        ValueError: the tokenizer is of no chat format that is known, or the model is a base model.
     """
     assert config.model.llm.checkpoint is not None, "materialise() gives a random model its checkpoints"
-    tokenizer = load_tokenizer(locate(config.model.llm.checkpoint) / "tokenizer.json")
+    folder = locate(config.model.llm.checkpoint)
     data = config.data
     return Prompt(
-        tokenizer,
+        load_tokenizer(folder / "tokenizer.json"),
         config.model.window,
         config.model.queries,
         data.input,
@@ -41,6 +42,7 @@ def build_prompt(config: RunConfig) -> Prompt:
         data.loss_on_first,
         data.max_tokens,
         data.loss_on,
+        read_taught(folder),
     )
 
 

@@ -7,6 +7,8 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import logging
 
+from omnichat.weight_files import folder_faults, mistaken_for_a_folder
+
 
 class ModelError(ValueError):
     """A folder that cannot be used as the model that is asked for; the message names it, and the cure."""
@@ -26,6 +28,10 @@ def load_strictly(kind: Any, folder: Path, dtype: torch.dtype, device: str) -> A
     Raises:
         ModelError: the folder or a file is missing or broken, or the weights are not this class's.
     """
+    if mistake := mistaken_for_a_folder(folder):
+        raise ModelError(f"{folder}: {mistake}")
+    if broken := folder_faults(folder):
+        raise ModelError("\n".join(broken))
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no config.json there; give the folder of a Hugging Face model, downloaded whole")
     logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """The language model: any Llama-architecture causal LM of transformers, frozen, with LoRA to be trained."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from omnichat.models.packed import PACKED
 from omnichat.models.quantization import keep_packing, quantization_options
+from omnichat.weight_files import folder_faults, mistaken_for_a_folder, quantised
 
 
 def load_llm(
@@ -53,9 +54,12 @@ def load_llm(
     llm: LlamaForCausalLM
     llm, info = loaded
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    wrong = [f"{kind.replace('_', ' ')}: {', '.join(sorted(map(str, info[kind])))}" for kind in kinds if info[kind]]
+    wrong = [f"{len(info[kind])} {kind.replace('_', ' ')}: {_some(info[kind])}" for kind in kinds if info[kind]]
     if wrong:
-        raise ValueError(f"{folder}: the weights do not fit config.json: {'; '.join(wrong)}")
+        raise ValueError(
+            f"{folder}: the weights do not fit config.json: {'; '.join(wrong)}. They are another model's, or of "
+            "another size; download config.json and the weights from one page"
+        )
     if tokens > llm.config.vocab_size:
         raise ValueError(
             f"{folder}: tokenizer.json knows {tokens} tokens, the model {llm.config.vocab_size}; "
@@ -65,19 +69,37 @@ def load_llm(
     return llm.requires_grad_(False).eval()
 
 
+def _some(keys: Iterable[Any], limit: int = 8) -> str:
+    """The first few of the names of weights; an 8B model has 291."""
+    found = sorted(map(str, keys))
+    return ", ".join(found[:limit]) + (f" and {len(found) - limit} more" if len(found) > limit else "")
+
+
 def _check_folder(folder: Path) -> None:
+    if mistake := mistaken_for_a_folder(folder):
+        raise ValueError(f"{folder}: {mistake}")
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; point model.llm.checkpoint to the Hugging Face folder of a Llama")
     needed = (("config.json",), ("tokenizer.json",), ("model.safetensors", "model.safetensors.index.json"))
     missing = [" or ".join(names) for names in needed if not any((folder / name).is_file() for name in names)]
     if missing:
-        raise ValueError(f"{folder}: lacks {', '.join(missing)}; copy the model's whole folder")
+        pickled = next((path.name for path in sorted(folder.glob("*.bin"))), None)
+        instead = f" ({pickled} is a pickle, which is not read)" if pickled else ""
+        raise ValueError(f"{folder}: lacks {', '.join(missing)}{instead}; copy the model's whole folder")
+    if faults := folder_faults(folder):
+        raise ValueError("\n".join(faults))
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, method = config.get("model_type"), quantised(config)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{folder / 'config.json'}: is not a JSON object ({error}); copy it again") from None
     if kind != "llama":
         raise ValueError(f"{folder}: model_type is {kind!r}; only the Llama architecture ('llama') is supported")
+    if method is not None:
+        raise ValueError(
+            f"{folder}: its weights are quantised ({method}), which is not supported; give the model that they were "
+            "made of (model.llm.quantization=nf4 makes 4 bits of it while it loads)"
+        )
 
 
 def add_lora(

@@ -1,5 +1,6 @@
 """Loading a language model, and LoRA in it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,13 @@ def edit_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Pat
     return fault
 
 
+def edit_config(path: Path, **values: object) -> None:
+    """Other values in config.json."""
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | values))
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9085657\n"
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "no such folder"),
     "no config": (lambda p: (p / "config.json").unlink(), r"lacks config\.json"),
@@ -60,9 +68,40 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut config": (lambda p: (p / "config.json").write_text("{"), "not a JSON object"),
     "other model": (lambda p: (p / "config.json").write_text('{"model_type": "bert"}'), "model_type is 'bert'"),
-    "cut weights": (lambda p: (p / "model.safetensors").write_bytes(b"\x99" * 99), "cannot be loaded"),
+    "cut weights": (lambda p: (p / "model.safetensors").write_bytes(b"\x99" * 99), "is no safetensors file"),
+    "half of the weights": (
+        lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:-9]),
+        r"model\.safetensors: is truncated: [\d,]+ of [\d,]+ bytes; download it again",
+    ),
+    "pointer": (lambda p: (p / "tokenizer.json").write_bytes(LFS), r"tokenizer\.json: is a Git LFS pointer"),
+    "shards are missing": (
+        lambda p: (
+            (p / "model.safetensors").rename(p / "model-00001-of-00002.safetensors")
+            and (p / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+            )
+        ),
+        r"model-00002-of-00002\.safetensors: no such file, but model\.safetensors\.index\.json asks for it",
+    ),
+    "pickles alone": (
+        lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"),
+        r"pytorch_model\.bin is a pickle, which is not read",
+    ),
+    "llama.cpp's": (
+        lambda p: (p / "config.json").unlink() or (p / "llama-Q4.gguf").write_bytes(b"GGUF"),
+        r"holds llama-Q4\.gguf, made for llama\.cpp",
+    ),
+    "hub's cache": (
+        lambda p: shutil.move(p.rename(p.with_name("moved")), (p / "snapshots/0a")),
+        r"the hub's cache; give the model in it, .*snapshots/0a",
+    ),
+    "quantised": (
+        lambda p: edit_config(p, quantization_config={"quant_method": "awq"}),
+        r"quantised \(awq\).*model\.llm\.quantization=nf4",
+    ),
+    "many missing": (lambda p: edit_config(p, num_hidden_layers=5), "27 missing keys: .* and 19 more"),
     "cut tokenizer": (lambda p: (p / "tokenizer.json").write_text("{"), "cannot be loaded"),
-    "missing": (edit_weights(lambda s: s.pop("model.norm.weight")), r"missing keys: model\.norm\.weight"),
+    "missing": (edit_weights(lambda s: s.pop("model.norm.weight")), r"1 missing keys: model\.norm\.weight"),
     "extra": (edit_weights(lambda s: s.update(extra=torch.zeros(1))), "unexpected keys: extra"),
     "shape": (
         edit_weights(lambda s: s.update({"model.norm.weight": torch.ones(3)})),

@@ -8,7 +8,6 @@ that is partly random.
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from omnichat.models.encoders.base import EncoderNet
+from omnichat.weight_files import head_of, safetensors_fault, snapshot_in, torch_fault
 
 WHISPER, EMOTION2VEC, BEATS = "an openai-whisper checkpoint", "an emotion2vec checkpoint", "a BEATs checkpoint"
 
@@ -39,7 +39,9 @@ def read_torch(path: Path, source: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise EncoderError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}; {source}")
-    is_zip = _check_torch_format(path, source)
+    if what := torch_fault(path):
+        raise EncoderError(f"{path}: {what}; get it again: {source}")
+    is_zip = head_of(path).startswith(b"PK")
     try:
         # A mapped file is read only where it is used: emotion2vec's carry an optimizer state of twice their weights.
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -58,30 +60,6 @@ def read_torch(path: Path, source: str) -> dict[str, Any]:
     return contents
 
 
-def _check_torch_format(path: Path, source: str) -> bool:
-    """Whether the file is a zip archive, as torch.save has made since 1.6; raises where it is no torch file at all."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    text = head.lstrip().lower()
-    if head.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
-            raise EncoderError(f"{path}: truncated, the archive's end is missing; get it again: {source}")
-        return True
-    if head.startswith(b"\x80"):
-        return False
-    if not head:
-        what = "is empty"
-    elif text.startswith(b"<"):
-        what = "is a web page, as a download that asks for a login leaves behind"
-    elif text.startswith(b"version https://git-lfs"):
-        what = "is a Git LFS pointer, not the file itself (`git lfs pull` gets it)"
-    elif head[8:9] == b"{":
-        what = "is a safetensors file, which needs its config.json beside it: give the folder"
-    else:
-        what = "is no file of torch.save"
-    raise EncoderError(f"{path}: {what}; {source}")
-
-
 def read_safetensors(folder: Path, source: str, skip: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The tensors of a folder's model.safetensors, or of the shards that its index names, without prefixes in `skip`.
 
@@ -94,6 +72,8 @@ def read_safetensors(folder: Path, source: str, skip: tuple[str, ...] = ()) -> d
     for path in (folder / name for name in names):
         if not path.is_file():
             raise EncoderError(f"{path}: no such file (weights are read as safetensors only); {source}")
+        if what := safetensors_fault(path):
+            raise EncoderError(f"{path}: {what}; get it again: {source}")
         try:
             with safe_open(path, framework="pt") as file:
                 tensors |= {key: file.get_tensor(key) for key in file.keys() if not key.startswith(skip)}  # noqa: SIM118
@@ -160,9 +140,12 @@ def looks_like(contents: Mapping[str, Any]) -> str:
 
 def folder_looks_like(folder: Path) -> str:
     """What kind of checkpoint a folder is, in words, for an error message."""
+    if snapshot := snapshot_in(folder):
+        return f"a folder of the hub's cache (give what lies in {snapshot})"
     if (folder / "config.json").is_file():
         model_type = read_json(folder / "config.json", "").get("model_type")
-        return f"a Hugging Face folder of the model type {model_type!r}"
+        if model_type is not None:
+            return f"a Hugging Face folder of the model type {model_type!r}"
     if (folder / "configuration.json").is_file() or (folder / "config.yaml").is_file():
         return "a FunASR folder"
     return f"a folder with {shortened(path.name for path in sorted(folder.iterdir()))}"

@@ -41,7 +41,7 @@ __all__ = ["Emotion2vecConfig", "Emotion2vecNet", "alibi_slopes", "load_emotion2
 
 SOURCE = (
     "emotion2vec's weights are the folders of iic/emotion2vec_base and iic/emotion2vec_plus_large on ModelScope, "
-    "emotion2vec/... on Hugging Face (config.yaml, configuration.json, model.pt)"
+    "emotion2vec/... on Hugging Face (config.yaml, configuration.json and the .pt file that it names)"
 )
 
 

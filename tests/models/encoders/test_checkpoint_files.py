@@ -76,6 +76,8 @@ def test_truncated(copied, share) -> None:
     [
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html>Sign in to continue</html>", "web page"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code></Error>", "error message"),
+        (b"GGUF\x03\x00\x00\x00", "llama.cpp"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS pointer"),
         (b'\x10\x00\x00\x00\x00\x00\x00\x00{"a":1}       ', "safetensors"),
         (b"RIFF....WAVE", "no file of torch.save"),
