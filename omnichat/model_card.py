@@ -15,6 +15,7 @@ from omnichat.data.info import read_info
 from omnichat.dialogue import DataError
 from omnichat.evaluation.facts import deviations, realised
 from omnichat.evaluation.measure import TITLES, shown
+from omnichat.evaluation.model_index import model_index
 from omnichat.file_hashes import file_sha256
 from omnichat.recipes import ROOT, locate
 from omnichat.run_folder import MANIFEST, SCORES, read_metrics
@@ -42,6 +43,9 @@ def model_card(run_dir: Path, config: RunConfig, start: Checkpoint, merged: bool
         start: the checkpoint that is exported.
         merged: whether `merged/` lies beside the card.
     """
+    scores = _read_scores(run_dir)
+    of_these = scores is not None and scores.get("step") == start.step
+    index = model_index(run_dir, config.run_name, scores) if scores is not None and of_these else []
     page = PAGES.get(Path(str(config.model.llm.checkpoint)).name)
     front = {
         **({"base_model": page} if page is not None else {}),
@@ -49,13 +53,14 @@ def model_card(run_dir: Path, config: RunConfig, start: Checkpoint, merged: bool
         "license": "other",
         "license_name": "those-of-its-parts",
         "tags": ["omnichat", "spoken-dialogue"],
+        **({"model-index": index} if index else {}),
     }
     sections = {
         "What this is": _about(config, start, merged),
         "Made of": _parts(config, start),
         "Trained on": _sources(run_dir, config, start.step),
         "Not as in the paper": _deviations(config),
-        "Scores": _scores(run_dir, start.step),
+        "Scores": _scores(scores, start.step),
         "How to load it": _loading(config, merged),
         "Citation": _citation(),
     }
@@ -169,10 +174,16 @@ def _store(path: Path) -> str:
     return f"{shown} (its store does not say where it comes from)"
 
 
-def _scores(run_dir: Path, step: int) -> list[str]:
+def _read_scores(run_dir: Path) -> dict[str, Any] | None:
     try:
-        scores: dict[str, Any] = json.loads((run_dir / SCORES).read_text(encoding="utf-8"))
+        scores = json.loads((run_dir / SCORES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None
+    return scores if isinstance(scores, dict) and isinstance(scores.get("splits"), dict) else None
+
+
+def _scores(scores: Mapping[str, Any] | None, step: int) -> list[str]:
+    if scores is None:
         return ["These weights were not scored."]
     if scores.get("step") != step:
         return [f"These weights were not scored; the run's scores are of step {scores.get('step')}."]

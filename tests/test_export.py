@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -225,6 +226,10 @@ def test_scores_are_shown_where_they_are_of_these_weights(run_dir: Path, tmp_pat
         scores.unlink()
     assert "the run's scores are of step 1" in (tmp_path / "1" / "README.md").read_text()
     assert "| BLEU-4 | 12.3 (10.0 to 20.0) |" in (tmp_path / "2" / "README.md").read_text()
+    cards = [ModelCard.load(tmp_path / str(step) / "README.md") for step in (1, 2)]
+    assert cards[0].data.eval_results is None
+    (result,) = cards[1].data.eval_results
+    assert (result.dataset_split, result.metric_type, result.metric_value) == ("val", "bleu", 12.34)
 
 
 def test_licences_are_read_where_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
