@@ -21,7 +21,7 @@ from typing import Any
 
 from data_prep.arguments import at_least_one, command_line
 from data_prep.resumable import Task, digest, run_tasks, write_whole
-from omnichat.data.store_check import Found, Options, Part, check_part, parts_of, prompt_of, reasons, twice
+from omnichat.data.store_check import Found, Ids, Options, Part, check_part, parts_of, prompt_of, reasons
 from omnichat.dialogue import DataError
 from omnichat.prompt import INPUTS
 from omnichat.secrets import mask_output, masked
@@ -65,13 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def check(parts: Sequence[Part], options: Options, workers: int, faults: list[dict[str, Any]]) -> dict[str, Found]:
     """What each split holds; all faults are added to `faults`, in the order of the store."""
     tasks = [Task(digest(repr(part)), (part, options)) for part in parts]
-    with tempfile.TemporaryDirectory() as kept:
-        found = [Found(**one) for one in run_tasks(tasks, check_part, Path(kept), workers, "checking")]
     splits: dict[str, Found] = {}
-    for part, one in zip(parts, found, strict=True):
-        splits.setdefault(part.split, Found()).add(one)
-    faults += [fault for one in found for fault in one.faults]
-    faults += twice(parts, found)
+    twice: list[dict[str, Any]] = []
+    ids = Ids(parts)
+    with tempfile.TemporaryDirectory() as kept:
+        # One part at a time: all ids of a large store together would fill the memory.
+        for number, one in enumerate(run_tasks(tasks, check_part, Path(kept), workers, "checking")):
+            found = Found(**one)
+            splits.setdefault(parts[number].split, Found()).add(found)
+            faults += found.faults
+            twice += ids.twice(number, found)
+    faults += twice
     return splits
 
 

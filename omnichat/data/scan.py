@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.faults import audio_faults, duplicate_id
+from omnichat.data.first_places import FirstPlaces
 from omnichat.data.overlong import OVERLONG, Overlong, shorten
 from omnichat.data.store import Store
 from omnichat.dialogue import STYLE_FIELDS, DataError, Dialogue, raise_together
@@ -76,12 +77,12 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     faults: list[DataError] = []
     dropped: list[DataError] = []
     style_fields: set[str] = set()
-    first_rows: dict[str, int] = {}
+    first_rows = FirstPlaces(len(store))
     for row in range(len(store)):
         try:
             dialogue = store[row]
             found = []
-            if (first := first_rows.setdefault(dialogue.id, row)) != row:
+            if (first := first_rows.first(dialogue.id, row)) != row:
                 found.append(duplicate_id(dialogue.id, store.place(first)).at(store.place(row)))
             if prompt.input != "text":
                 found += [fault.at(store.place(row)) for fault in audio_faults(dialogue, decode)]
@@ -96,11 +97,11 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
             column.append(value)
     return Scan(
         store,
-        rows=np.array(columns[0], dtype=np.int64),
-        lengths=np.array(columns[1], dtype=np.int32),
-        targets=np.array(columns[2], dtype=np.int32),
-        seconds=np.array(columns[3], dtype=np.float32),
-        first_turns=np.array(columns[4], dtype=np.int32),
+        rows=np.frombuffer(columns[0], dtype=np.int64),
+        lengths=np.frombuffer(columns[1], dtype=np.int32),
+        targets=np.frombuffer(columns[2], dtype=np.int32),
+        seconds=np.frombuffer(columns[3], dtype=np.float32),
+        first_turns=np.frombuffer(columns[4], dtype=np.int32),
         faults=tuple(faults),
         dropped=tuple(dropped),
         style_fields=np.array([name in style_fields for name in STYLE_FIELDS]),

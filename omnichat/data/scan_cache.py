@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from omnichat.data.first_places import FirstPlaces
 from omnichat.data.overlong import Overlong
 from omnichat.data.scan import Scan, scan
 from omnichat.data.store import Store
@@ -22,7 +24,6 @@ from omnichat.dialogue import DataError, Dialogue
 from omnichat.prompt import Prompt
 
 FOLDER = ".scans"
-_Status = tuple[int, int] | None
 # Sources that are part of the key: with other code, a scan may find something else. More than needed, so that a module
 # that is taken out of another one is not forgotten.
 _HERE = Path(__file__).parent
@@ -51,24 +52,52 @@ def cached_scan(store: Store, prompt: Prompt, overlong: Overlong = "error") -> S
         watched = _Watched(store)
         found = replace(scan(watched, prompt, overlong), store=store)
         if not found.faults:
-            _write(path, found, key, watched.files if prompt.input != "text" else {})
+            _write(path, found, key, watched.files if prompt.input != "text" else _Files(store.path.parent))
     return found
+
+
+class _Files:
+    """Audio files beside a store: their names, and a digest of these with size and time of change of each.
+
+    Not an object for each, of which there may be millions.
+
+    Args:
+        root: folder that the names are below.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.names = bytearray()  # one after the other, NUL before each
+        self._root, self._digest, self._known = f"{root}{os.sep}", hashlib.sha256(), FirstPlaces()
+
+    def note(self, path: str) -> None:
+        """A file as it is now; once it is noted, it is not looked at again."""
+        name = path.removeprefix(self._root)
+        number = len(self._known)
+        if self._known.first(name, number) == number:
+            self.names += b"\0" + name.encode("utf-8", "surrogatepass")
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """To the digest alone."""
+        status = _status(os.path.join(self._root, name))
+        self._digest.update(f"{name}\0{status}\0".encode("utf-8", "surrogatepass"))
+
+    def state(self) -> str:
+        """The digest of all."""
+        return self._digest.hexdigest()
 
 
 class _Watched(Store):
     """The same store, which notes the audio files beside it as they are just before the scan reads them."""
 
     def __init__(self, store: Store) -> None:
-        self.path, self._rows, self.files = store.path, store._rows, dict[str, _Status]()
-        self._root = f"{store.path.parent}{os.sep}"
+        self.path, self._rows, self.files = store.path, store._rows, _Files(store.path.parent)
 
     def __getitem__(self, row: int) -> Dialogue:
         dialogue = super().__getitem__(row)
         for turn in dialogue.turns:
             if turn.role == "user" and turn.audio is not None and not turn.audio.size:
-                name = turn.audio.path.removeprefix(self._root)
-                if name not in self.files:
-                    self.files[name] = _status(turn.audio.path)
+                self.files.note(turn.audio.path)
         return dialogue
 
 
@@ -91,8 +120,10 @@ def _read(path: Path, store: Store, key: str) -> Scan | None:
             about, columns = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about["key"] != key or about["sha256"] != _digest(columns, about["faults"]):
             return None
-        names = columns.pop("audio").tobytes().decode().split("\0")[1:]
-        if about["audio"] != _state({name: _status(store.path.parent / name) for name in names}):
+        files = _Files(store.path.parent)
+        for name in re.finditer(rb"[^\0]+", columns.pop("audio").tobytes()):
+            files.add(name[0].decode("utf-8", "surrogatepass"))
+        if about["audio"] != files.state():
             return None
         faults: dict[str, Any] = {
             name: tuple(DataError(reason, message, f"{store.path}{where}") for reason, message, where in kept)
@@ -103,10 +134,10 @@ def _read(path: Path, store: Store, key: str) -> Scan | None:
         return None  # no cache, half a cache, or that of another version
 
 
-def _write(path: Path, found: Scan, key: str, files: dict[str, _Status]) -> None:
+def _write(path: Path, found: Scan, key: str, files: _Files) -> None:
     values = {item.name: getattr(found, item.name) for item in fields(Scan) if item.name != "store"}
     columns = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    columns["audio"] = np.frombuffer("".join(f"\0{name}" for name in files).encode(), dtype=np.uint8)
+    columns["audio"] = np.frombuffer(files.names, dtype=np.uint8)
     start = str(found.store.path)
     faults = json.dumps(
         {
@@ -115,7 +146,7 @@ def _write(path: Path, found: Scan, key: str, files: dict[str, _Status]) -> None
             if name not in columns
         }
     )
-    about = {"key": key, "sha256": _digest(columns, faults), "audio": _state(files), "faults": faults}
+    about = {"key": key, "sha256": _digest(columns, faults), "audio": files.state(), "faults": faults}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # ranks of a run write it at the same time
     with suppress(OSError):  # a folder that is read-only, or full: the next run scans again
         path.parent.mkdir(exist_ok=True)
@@ -126,20 +157,13 @@ def _write(path: Path, found: Scan, key: str, files: dict[str, _Status]) -> None
             partial.unlink(missing_ok=True)
 
 
-def _status(path: Path | str) -> _Status:
+def _status(path: Path | str) -> tuple[int, int] | None:
     """Size and time of change; nothing where there is no such file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _state(files: dict[str, _Status]) -> str:
-    digest = hashlib.sha256()
-    for name, status in files.items():
-        digest.update(f"{name}\0{status}\0".encode())
-    return digest.hexdigest()
 
 
 def _digest(columns: dict[str, NDArray[Any]], faults: str) -> str:

@@ -2,7 +2,7 @@
 
 parts_of(store)      the splits of a store, cut into parts, and what is wrong with the store as a whole
 check_part(part)     what is wrong with its dialogues, and how much it holds; JSON, so that it can be sent
-twice(parts, found)  ids that come twice in the store
+Ids(parts)           ids that come twice in the store
 """
 
 import re
@@ -15,6 +15,7 @@ from typing import Any
 
 from omnichat.audio import SAMPLE_RATE
 from omnichat.data.faults import SHORTEST_SPEECH, audio_faults, duplicate_id
+from omnichat.data.first_places import FirstPlaces
 from omnichat.data.info import INFO_FILE, Shard, StoreInfo, read_info
 from omnichat.data.mapped import MappedShard, verify_shard
 from omnichat.data.store import Store
@@ -22,6 +23,7 @@ from omnichat.dialogue import DataError, Dialogue
 from omnichat.prompt import Input, Prompt, load_tokenizer
 
 PART_ROWS = 200  # of a JSONL file; a shard is a part of its own
+LINES = 2**40  # more than a file has: number of the part and of the line as one
 _CONTROL = re.compile(r"<\|[^|<>]{1,40}\|>")
 # `where` of a fault within a dialogue, after the file and the line: the id as `repr` writes it, the turn, the rest.
 _PLACE = re.compile(r"(?:dialogue ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"))?(?:: turn (\d+))?(?:: )?(.*)", re.DOTALL)
@@ -151,17 +153,32 @@ def check_part(part: Part, options: Options) -> dict[str, Any]:
     return vars(found)
 
 
-def twice(parts: Sequence[Part], found: Sequence[Found]) -> list[dict[str, Any]]:
-    """A fault for each dialogue whose id one before it has, in the same split or another."""
-    first: dict[str, tuple[int, int]] = {}
-    faults = []
-    for number, (part, one) in enumerate(zip(parts, found, strict=True)):
-        for name, line in one.ids:
-            before = first.setdefault(name, (number, line))
-            if before != (number, line):
-                error = duplicate_id(name, _place(parts[before[0]], before[1])).at(_place(part, line))
+class Ids:
+    """The ids of a store's dialogues, one part after the other.
+
+    Args:
+        parts: of the store, in its order.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._first = FirstPlaces(sum(part.stop - part.start for part in parts))
+
+    def twice(self, number: int, found: Found) -> list[dict[str, Any]]:
+        """A fault for each dialogue whose id one before it has, in the same split or another.
+
+        Args:
+            number: of the part.
+            found: what it holds.
+        """
+        part, faults = self._parts[number], []
+        for name, line in found.ids:
+            place = number * LINES + line
+            if (first := self._first.first(name, place)) != place:
+                before, its_line = divmod(first, LINES)
+                error = duplicate_id(name, _place(self._parts[before], its_line)).at(_place(part, line))
                 faults.append(fault_record(error, part.path, line, part.shard is not None))
-    return faults
+        return faults
 
 
 def fault_record(error: DataError, path: Path, number: int | None = None, in_shard: bool = False) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The scan: every fault of a store at once, each with file, line, turn and cure; nothing dropped unnamed."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ def test_all_faults_are_found_in_one_pass(made_up: Path, prompt: Prompt) -> None
     with pytest.raises(DataError, match="8 faults in the data:") as caught:
         raise_faults(result.faults)
     assert all(str(fault) in str(caught.value) for fault in result.faults)
+
+
+def test_ids_are_not_kept(made_up: Path, tokenizer: Tokenizer) -> None:
+    """With a rank for each GPU, the ids of a large corpus would fill the memory of a machine."""
+
+    def lengthen(records: list[Record]) -> None:
+        records[:] = [records[row % 9] | {"id": f"{row:04000d}"} for row in range(500)]
+
+    store, prompt = rewrite(made_up, lengthen), Prompt(tokenizer, input="text")
+    tracemalloc.start()
+    assert len(scan(store, prompt).rows) == 500
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500 * 4_000 / 3
 
 
 def test_only_the_first_twenty_faults_are_shown() -> None:

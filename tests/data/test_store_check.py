@@ -13,7 +13,7 @@ from omnichat.audio import load_audio
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.shards import finish_store, write_shard
 from omnichat.data.store import Store
-from omnichat.data.store_check import Found, Options, check_part, parts_of, twice
+from omnichat.data.store_check import Found, Ids, Options, check_part, parts_of
 from omnichat.prompt import Prompt
 from tests.data.bad_input import (
     CASES,
@@ -38,10 +38,11 @@ def check(path: Path, options: Options = DECODE) -> Found:
     """What is found in a store, its parts one after the other."""
     parts, faults = parts_of(path)
     each = [Found(**check_part(part, options)) for part in parts]
-    found = Found(faults=faults)
+    found, ids = Found(faults=faults), Ids(parts)
     for one in each:
         found.add(one)
-    found.faults += twice(parts, each)
+    for number, one in enumerate(each):
+        found.faults += ids.twice(number, one)
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from data_prep.check import MAX_SHOWN, main
+from data_prep.check import MAX_SHOWN, check, main
+from omnichat.data.store_check import Options, parts_of
 from tests.data.bad_input import CASES, Draft, sound_record, turn_is
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,22 @@ def test_faults_are_printed_a_line_each_then_counted(tmp_path: Path, capsys: pyt
     )
     assert [(fault["line"], fault["turn"]) for fault in found["faults"]] == [(2, 2), (303, None)]
     assert found["splits"]["train"]["dialogues"] == 502
+
+
+def test_ids_of_one_part_at_a_time_are_kept(tmp_path: Path) -> None:
+    """All ids of a large store together would fill the memory; a duplicate is found without, parts away."""
+    draft = Draft(tmp_path / "store")
+    turns = [{"role": "user", "text": "I am home."}, {"role": "assistant", "text": "Hm."}]
+    draft.lines = [{"id": f"{row:04000d}", "source": "x", "turns": turns} for row in range(2_000)]
+    draft.lines[1_900]["id"] = draft.lines[100]["id"]
+    parts, faults = parts_of(draft.write())
+    tracemalloc.start()
+    check(parts, Options(decode=False), 1, faults)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(fault["reason"], fault["line"]) for fault in faults] == [("duplicate_id", 1_901)]
+    assert ".jsonl:101 too" in faults[0]["message"]
+    assert peak < 2_000 * 4_000  # a part, in several copies
 
 
 def test_any_number_of_processes_finds_the_same(tmp_path: Path) -> None:
