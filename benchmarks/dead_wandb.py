@@ -31,8 +31,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnichat.evaluation.experiments.results import over_seeds
-
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
@@ -95,6 +93,8 @@ def against_neighbours(turns: Sequence[float]) -> list[float]:
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean of what pairs differ by, and the 95 % interval of it; without bounds where there is one pair."""
+    from omnichat.evaluation.experiments.results import over_seeds  # with it comes scipy, which --help does without
+
     found = over_seeds(values)
     low, high = found.interval or (-math.inf, math.inf)
     return found.mean, low, high

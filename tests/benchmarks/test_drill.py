@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.drill import SAVE_EVERY, Outcome, inspect
+from benchmarks.drill.trials import SAVE_EVERY, Outcome, inspect
 from omnichat.checkpoint import save_checkpoint
 
 

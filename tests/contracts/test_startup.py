@@ -12,13 +12,9 @@ from omnichat.recipes import register_recipes
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "transformers", "peft", "numpy", "soundfile", "scipy")
 SLOW = {"torch", "lightning", "transformers", "peft", "scipy", "matplotlib", "pandas", "sklearn"}  # seconds each
-# Not typed by anybody: other programs start them. And a converter that lies among the nets it converts.
-NO_COMMANDS = {
-    "omnichat/training/wandb_process.py",
-    "data_prep/synthesis/backends/embedded/espeak_worker.py",
-    "omnichat/models/encoders/converted.py",
-}
-PROGRAMS = [path for part in ("omnichat", "data_prep", "eval") for path in (ROOT / part).rglob("*.py")]
+# Not typed by anybody: other programs start them.
+NO_COMMANDS = {"omnichat/training/wandb_process.py", "data_prep/synthesis/backends/embedded/espeak_worker.py"}
+PROGRAMS = [path for part in ("omnichat", "data_prep", "eval", "benchmarks") for path in (ROOT / part).rglob("*.py")]
 COMMANDS = sorted(
     name
     for path in (ROOT / "train.py", *PROGRAMS)

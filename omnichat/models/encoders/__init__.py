@@ -34,7 +34,7 @@ def load_encoder(name: str, checkpoint: str | Path, **options: str) -> Encoder:
 
     Args:
         name: `whisper` (openai-whisper .pt, or a Hugging Face folder), `emotion2vec` (a FunASR folder) or
-            `beats` (a unilm .pt); or the folder that `omnichat.models.encoders.converted` made of one. Any other
+            `beats` (a unilm .pt); or the folder that `data_prep.convert_encoder` made of one. Any other
             name is one of your own (`register_encoder`).
         checkpoint: the file or folder.
         options: whisper: `context="pad30"` (as trained) or `"trim"` (the clip alone: cheaper, another function).

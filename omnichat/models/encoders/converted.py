@@ -1,11 +1,10 @@
 """Upstream's files saved again as safetensors and JSON, which nothing needs to be trusted to read.
 
-`python -m omnichat.models.encoders.converted NAME SRC OUT` writes OUT/encoder.json (the kind of network, its sizes) and
+`python -m data_prep.convert_encoder NAME SRC OUT` writes OUT/encoder.json (the kind of network, its sizes) and
 OUT/encoder.safetensors (only what gives frames, float32); `load_encoder(NAME, OUT)` reads them.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +19,9 @@ from omnichat.models.encoders.checkpoint_files import EncoderError, fill, read_c
 from omnichat.models.encoders.emotion2vec import Emotion2vecNet
 from omnichat.models.encoders.emotion2vec_config import Emotion2vecConfig
 from omnichat.models.encoders.whisper import WhisperDims, WhisperEncoderNet
-from omnichat.secrets import mask_output
 
 CONFIG_FILE, WEIGHTS_FILE = "encoder.json", "encoder.safetensors"
-SOURCE = "write it again with python -m omnichat.models.encoders.converted"
+SOURCE = "write it again with python -m data_prep.convert_encoder"
 
 
 def save_converted(encoder: Encoder, folder: Path | str) -> None:
@@ -80,29 +78,3 @@ def load_converted(name: str, folder: Path, **options: Any) -> Encoder:
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, list) for row in value)
-
-
-def main(arguments: list[str]) -> int:
-    """The command line."""
-    from omnichat.models.encoders import ENCODERS, load_encoder
-
-    mask_output()
-    usage = (
-        "python -m omnichat.models.encoders.converted NAME SRC OUT\n"
-        f"NAME: {', '.join(ENCODERS)}; SRC: upstream's file or folder; OUT: folder to write\n"
-        "example: python -m omnichat.models.encoders.converted beats checkpoints/BEATs.pt checkpoints/beats"
-    )
-    if len(arguments) != 3 or arguments[0] not in ENCODERS:
-        print(usage)
-        return 0 if "--help" in arguments else 2
-    try:
-        save_converted(load_encoder(arguments[0], arguments[1]), arguments[2])
-    except (ValueError, OSError) as error:
-        print(f"converted: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments[2]}: {arguments[0]} as safetensors")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omnichat.models.encoders import EncoderError, load_encoder
-from omnichat.models.encoders.converted import main, save_converted
+from omnichat.models.encoders.converted import save_converted
 from tests.models.encoders.conftest import EXPERTS, GOLDEN
 
 
@@ -15,7 +15,7 @@ from tests.models.encoders.conftest import EXPERTS, GOLDEN
 def test_the_same_frames(expert: str, tmp_path: Path) -> None:
     """A lost weight, option or size would give other frames; a pickle left in the folder would defeat its purpose."""
     name, checkpoint, options = EXPERTS[expert]
-    assert main([name, str(GOLDEN / checkpoint), str(tmp_path)]) == 0
+    save_converted(load_encoder(name, GOLDEN / checkpoint), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.json", "encoder.safetensors"]
     waves, lengths = (
         torch.randn(2, 8_000, generator=torch.Generator().manual_seed(0)) / 10,
@@ -36,7 +36,7 @@ def test_labels_of_a_fine_tuned_beats(tmp_path: Path) -> None:
 
 def test_the_wrong_encoder_and_damage_are_named(tmp_path: Path) -> None:
     """A folder of another encoder, and a file cut short, give one clear error each."""
-    main(["beats", str(GOLDEN / "beats/beats_pretrained.pt"), str(tmp_path)])
+    save_converted(load_encoder("beats", GOLDEN / "beats/beats_pretrained.pt"), tmp_path)
     with pytest.raises(EncoderError, match="holds 'beats', not whisper"):
         load_encoder("whisper", tmp_path)
     weights = tmp_path / "encoder.safetensors"
@@ -50,16 +50,8 @@ def test_the_wrong_encoder_and_damage_are_named(tmp_path: Path) -> None:
 )
 def test_a_description_that_is_none_is_named(change: dict[str, object], tmp_path: Path) -> None:
     """A file that was edited by hand gives no traceback."""
-    main(["emotion2vec", str(GOLDEN / "emotion2vec/base"), str(tmp_path)])
+    save_converted(load_encoder("emotion2vec", GOLDEN / "emotion2vec/base"), tmp_path)
     file = tmp_path / "encoder.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(EncoderError, match=r"encoder\.json: "):
         load_encoder("emotion2vec", tmp_path)
-
-
-def test_usage_and_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong usage exits with 2 and an example; a bad file with 1 and its name."""
-    assert main(["bats", "a", "b"]) == 2
-    assert "example:" in capsys.readouterr().out
-    assert main(["beats", str(tmp_path / "none.pt"), str(tmp_path / "out")]) == 1
-    assert "none.pt" in capsys.readouterr().err

@@ -1,17 +1,9 @@
-"""`python -m benchmarks.balance`: how even the ranks of a step are in tokens, and how full its budget; no net runs.
+"""How even steps are cut, and how full: counted over the training stream."""
 
-Dialogues have ShareChatX's mean turns and seconds (`workload.py`), drawn through the training stream and rendered by
-the recipes' prompt. Beside ours stands the plain way: each rank takes the next dialogues in order.
-"""
-
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,15 +63,11 @@ def measure(name: str, steps: Steps, count: int, micro_batches: int = 1) -> Row:
     return Row(name, *np.array(found).T)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.balance", description=__doc__)
-    parser.add_argument("--steps", type=int, default=1_000, metavar="N", help="steps of each kind (default: 1000)")
-    parser.add_argument("--dialogues", type=int, default=3_000, metavar="N", help="in the source (default: 3000)")
-    options = parser.parse_args()
+def report(steps: int, count: int) -> None:
+    """Print the table of `steps` steps of each kind, over `count` dialogues in the source."""
     with TemporaryDirectory(prefix="omnichat-bench-") as folder:
         prompt = make_prompt(write_checkpoints(Path(folder), Sizes()))
-        dialogues = draw_dialogues(options.dialogues)
+        dialogues = draw_dialogues(count)
         tokens = [prompt.render(dialogue) for dialogue in dialogues]
         write_store(Path(folder) / "store", {"train": dialogues}, "drawn", "CC0-1.0", "benchmarks.workload")
         lengths = np.array([len(one.ids) for one in tokens], dtype=np.int32)
@@ -89,13 +77,13 @@ def main() -> None:
         scan = Scan(store, rows, lengths, targets, nothing.astype(np.float32), nothing, (), ())
         stream = DialogueDataset({"synthetic": scan}, {"synthetic": 1.0}, prompt)
         print(f"{len(lengths):,} dialogues of {lengths.min()}..{lengths.max()} tokens, mean {lengths.mean():.1f}")
-        print(f"{options.steps:,} steps of each kind on {RANKS} ranks; tokens of the heaviest rank over the mean\n")
+        print(f"{steps:,} steps of each kind on {RANKS} ranks; tokens of the heaviest rank over the mean\n")
         print(line(HEAD[0], HEAD[1:]))
         for micro in MICRO_BATCHES:
             name = f"48 dialogues, {micro} micro-batch{'es' if micro > 1 else ''}"
-            print(measure(name, Steps(stream, dialogues=48), options.steps, micro).text(), flush=True)
+            print(measure(name, Steps(stream, dialogues=48), steps, micro).text(), flush=True)
         for budget in BUDGETS:
-            print(measure(f"{budget:,} tokens", Steps(stream, tokens=budget), options.steps).text(), flush=True)
+            print(measure(f"{budget:,} tokens", Steps(stream, tokens=budget), steps).text(), flush=True)
         packed, padded = [], []
         for start in range(0, 48, 6):
             batch = pack(make_examples(prompt, dialogues[start : start + 6]))
@@ -106,7 +94,3 @@ def main() -> None:
             f"\nreal over allocated tokens of micro-batches of 6: packed {np.mean(packed):.3f}, "
             f"padded {np.mean(padded):.3f}"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The kill drill: `python -m benchmarks.drill`."""
