@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
@@ -100,6 +101,23 @@ class OmniChatModule(LightningModule):
                     f"({type(error).__name__}: {error})",
                     flush=True,
                 )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm of all gradients, before a fused update too.
+
+        Lightning's mixed precision refuses to clip before one, which would undo the scale of float16's gradients only
+        in its kernel (lightning/pytorch/plugins/precision/amp.py); bfloat16's have no scale.
+        """
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val is not None:
+            plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_start(self, batch: PackedBatch, batch_idx: int) -> None:
         """Set learning rate and dropout's seed: functions of the step alone, so that a resumed run sees the same."""

@@ -1,0 +1,68 @@
+"""`torch.cuda` for the emulated GPU."""
+
+import time
+from typing import Any
+
+import torch
+
+from tests.emulated_gpu.tensors import GPU, Emulation, Waits
+
+
+class Event:
+    """A moment in the device's work."""
+
+    done = 0.0  # when the device will have done what it was given
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.moment = 0.0
+
+    def record(self, *_: Any) -> None:
+        """Where the work that was handed over so far ends."""
+        self.moment = max(Event.done, time.perf_counter())
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        time.sleep(max(0.0, self.moment - time.perf_counter()))
+
+    def elapsed_time(self, later: "Event") -> float:
+        """Milliseconds."""
+        return 1000 * (later.moment - self.moment)
+
+
+def sleep_on_device(cycles: int) -> None:
+    """Work for the device that takes as many cycles of 2 GHz; the host goes on."""
+    Event.done = max(Event.done, time.perf_counter()) + cycles / 2e9
+
+
+def emulate() -> None:
+    """Have this process find one GPU, from now on and for good."""
+    cuda: Any = torch.cuda
+    answers = {
+        "is_available": True,
+        "is_initialized": True,
+        "is_bf16_supported": True,
+        "device_count": 1,
+        "current_device": 0,
+        "get_device_capability": (9, 0),
+        "get_device_name": "emulated GPU",
+        "max_memory_allocated": 0,
+        "max_memory_reserved": 0,
+        "memory_allocated": 0,
+        "synchronize": None,
+        "empty_cache": None,
+        "init": None,
+        "set_device": None,
+        "reset_peak_memory_stats": None,
+        "_lazy_init": None,
+    }
+    for name, answer in answers.items():
+        setattr(cuda, name, lambda *_, answer=answer, **__: answer)
+    cuda._sleep = sleep_on_device
+    cuda.Event = Event
+    cuda.set_sync_debug_mode = Waits.set
+    cuda.get_sync_debug_mode = lambda: ("default", "warn", "error").index(Waits.mode)
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[assignment, method-assign]  # all memory is as good
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the host, then copied
+    Emulation().__enter__()
+    assert torch.ones(1).to(GPU).is_cuda
