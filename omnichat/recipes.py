@@ -22,13 +22,8 @@ CONF_DIR = ROOT / "conf"
 RECIPES_DIR = ROOT / "recipes"
 
 
-USERS_OWN = (
-    "data.val.",
-    "data.test.",
-    "data.sources.",
-    "data.sources=",
-    "model.encoders.own.",
-)  # whose keys are the user's own
+# Sections whose keys are the user's own.
+USERS_OWN = ("data.first", "data.sources", "data.test", "data.val", "model.encoders.own")
 
 
 def register_recipes(folder: Path = RECIPES_DIR) -> dict[str, str]:
@@ -119,9 +114,9 @@ def read_overrides(arguments: Sequence[str]) -> tuple[list[list[str]], list[str]
         try:
             override = OverridesParser.create().parse_override(argument)
         except HydraException:
-            faults.append(
-                f"{argument}: is not of the form key=value; quote a value with spaces or special characters twice"
-            )
+            typed = argument.removeprefix("++")
+            cure = "quote a value with spaces or special characters twice"
+            faults.append(f"{typed}: is not of the form key=value; {cure}")
             continue
         key = override.get_key_element()
         values = _values(override, groups)
@@ -153,8 +148,28 @@ def _unknown_options(key: str, values: Sequence[str], groups: Mapping[str, Seque
 
 
 def with_own_keys(overrides: Iterable[str]) -> list[str]:
-    """The overrides, with Hydra told of keys that may be new because they are the user's own."""
-    return [f"++{override}" if override.startswith(USERS_OWN) else override for override in overrides]
+    """The overrides, with Hydra told of keys that may be new because they are the user's own.
+
+    `data.val={}`, a whole section of such keys, stands in place of what the recipe has there; Hydra by itself would
+    merge both, so that nothing could be taken away.
+    """
+    found = []
+    for override in overrides:
+        section, _, value = override.partition("=")
+        if section in USERS_OWN and value.startswith("{") and _is_one_value(override):
+            found += [f"~{section}", f"++{override}"]
+        elif section.startswith(tuple(f"{name}." for name in USERS_OWN)):
+            found.append(f"++{override}")
+        else:
+            found.append(override)
+    return found
+
+
+def _is_one_value(override: str) -> bool:
+    try:
+        return not OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False  # to be named as it was typed
 
 
 def force(override: str) -> str:

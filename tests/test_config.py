@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from omnichat.config import ConfigError, load_config, saved_config, validate
-from omnichat.recipes import CONF_DIR, compose
+from omnichat.recipes import CONF_DIR, compose, with_own_keys
 
 SOURCES = (
     "data=base", "++data.val.v=v.jsonl", "data.alpha=null",
@@ -190,6 +190,7 @@ def test_unresolved_interpolation_is_named() -> None:
         ("data.alhpa=1", "data.alhpa: unknown key; did you mean 'data.alpha'?"),
         ("model=null", "model=null: no such model; there are: "),
         ("data.val=[a]", "Error merging override data.val=[a]"),
+        ("data.val.a=[b", "data.val.a=[b: is not of the form key=value"),
         ("trainer=gpus", "trainer=gpus: no such trainer; there are: base, cpu, ddp, deepspeed"),
         ("quickstart", "quickstart: is not of the form key=value"),
         ("data.alpha=0.1,0.2", "data.alpha: has 2 values; give one, only train.py -m takes several"),
@@ -210,9 +211,24 @@ def test_overrides_that_cannot_be_applied_are_faults(override: str, fault: str) 
 def test_the_users_own_keys_need_no_mark() -> None:
     """What `python train.py` takes, `precompute` and `estimate` of the same run must take too."""
     shares = ("data.alpha=null", "data.synthetic=null", "data.real=null", "data.sources.mine.path=my/train")
-    config = load_config("recipe=dailytalk", *shares, "data.sources.mine.weight=1", "data.val.mine=my/val.jsonl")
+    more = ("data.sources.mine.weight=1", "data.val.mine=my/val.jsonl", "data.first.mine=3")
+    config = load_config("recipe=dailytalk", *shares, *more)
     assert config.data.sources["mine"].path == "my/train"
     assert config.data.val["mine"] == "my/val.jsonl"
+    assert config.data.first == {"mine": 3}
+
+
+def test_a_whole_section_of_own_keys_replaces_the_recipes() -> None:
+    """Merged, `data.val={}` did nothing at all, nor did `data.sources={}`, which our own message advises."""
+    config = load_config("recipe=quickstart", "data.val.b=b.jsonl", "data.val={a: a.jsonl}", "data.test={}")
+    assert config.data.val == {"a": "a.jsonl"}
+    assert config.data.test == {}
+    assert load_config("recipe=quickstart", "+data.val={a:b}").data.val.keys() == {"a", "val"}, "as Hydra reads a +"
+    paper = ("data.sources={}", "data.alpha=1", "data.synthetic=x")
+    back = load_config("recipe=quickstart", "data=sharechat_mini", *paper)
+    assert back.data.sources == {}
+    swept = ["data.first={real:1},{real:2}", "data.val={a"]
+    assert with_own_keys(swept) == swept
 
 
 def test_config_cannot_be_changed_and_survives_the_run_folder() -> None:
