@@ -226,6 +226,10 @@ def _contradictions(config: RunConfig) -> list[str]:
             "data.features_dir: data.features=cached keeps frames there; name a folder, or data.features=live",
         ),
         (
+            config.init_from is not None and config.resume not in ("auto", "never"),
+            "init_from: resume=PATH begins with its weights, optimizer and step; set init_from=null, or resume=auto",
+        ),
+        (
             trainer.warmup_steps > trainer.max_steps,
             f"trainer.warmup_steps: {trainer.warmup_steps} is more than trainer.max_steps {trainer.max_steps}",
         ),
@@ -299,17 +303,23 @@ def _step_rules(trainer: TrainerConfig) -> list[tuple[bool, str]]:
                 "trainer.dialogues_per_step=null, or trainer.tokens_per_step=null",
             )
         ]
+    tokens = (
+        trainer.micro_batch_tokens is not None,
+        "trainer.micro_batch_tokens: a step of so many dialogues is cut by trainer.micro_batch; set it to null, or "
+        "trainer.tokens_per_step with trainer.dialogues_per_step=null",
+    )
     if trainer.dialogues_per_step is None:
         message = "is null, and so is trainer.tokens_per_step; say how large a step is"
         return [(True, f"trainer.dialogues_per_step: {message}")]
     sizes = _micro_batches(trainer.dialogues_per_step, _ranks(trainer) or trainer.num_nodes)
     return [
+        tokens,
         (
             trainer.micro_batch not in sizes,
             f"trainer.micro_batch: {trainer.dialogues_per_step} dialogues a step on {_ranks(trainer) or 'any'} "
             f"rank(s) cannot be cut into micro-batches of {trainer.micro_batch}; "
             + (f"choose {_listed(sizes)}" if sizes else "change trainer.devices or dialogues_per_step"),
-        )
+        ),
     ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnichat.build import build_data, build_prompt, source_weights, training_stores
-from omnichat.config import RunConfig, load_config
+from omnichat.build import build_data, build_prompt, materialise, source_weights, training_stores
+from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.module import DialogueModule
 from omnichat.dialogue import DataError
@@ -122,3 +122,19 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match=r"tokenizer\.json: cannot be read as a tokenizer \(EOF.*\[bad_tokenizer\]"):
         build_prompt(load_config(*BASE, "data.synthetic=x", f"model.llm.checkpoint={tmp_path}"))
+
+
+def test_what_a_run_was_trained_with_is_not_made_anew(tmp_path: Path) -> None:
+    """Refused for its other seed, a command had by then replaced the frozen weights and dialogues of a trained run."""
+    config = load_config("recipe=smoke", "data.made_up=2", "data.val.mine=my.jsonl")
+    made = materialise(config, tmp_path)
+    assert made.data.val == {"val": f"{tmp_path}/made_up/val.jsonl", "mine": "my.jsonl"}, "one's own sets stay"
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for other, fault in (("seed=1", "seed: 0 there, 1 here"), ("data.made_up=3", "data.made_up: 2 there, 3 here")):
+        with pytest.raises(ConfigError) as caught:
+            materialise(load_config("recipe=smoke", "data.made_up=2", other), tmp_path)
+        assert caught.value.faults[0] == fault
+        assert "run_name=NAME" in caught.value.faults[1]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert materialise(config, tmp_path) == made

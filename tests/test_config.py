@@ -138,6 +138,8 @@ def test_a_key_of_two_types_has_one_fault() -> None:
         ([*SOURCES, "data.made_up=3"], "data.made_up: data.sources gives the shares"),
         ([*SOURCES[:-2], "++data.sources.b.weight=0", "++data.sources.a.weight=0"], "data.sources: every weight is 0"),
         (["trainer.tokens_per_step=100"], "trainer.tokens_per_step: a step is so many tokens or so many dialogues"),
+        (["trainer.micro_batch_tokens=400"], "trainer.micro_batch_tokens: a step of so many dialogues is cut by"),
+        (["init_from=runs/a", "resume=runs/b/checkpoints/4"], "init_from: resume=PATH begins with its weights"),
         (["trainer.dialogues_per_step=null"], "trainer.dialogues_per_step: is null, and so is trainer.tokens_per_step"),
         (["trainer.compile_experts=true", "trainer.strategy=deepspeed_stage_3"], "trainer.compile_experts: compiled Q"),
         (["trainer.devices=3"], "trainer.micro_batch: 8 dialogues a step on 3 rank(s) cannot be cut"),
