@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from omnichat.audio import SAMPLE_RATE, WINDOW, num_windows
 from omnichat.chat_format import Taught, find_format
@@ -83,7 +83,8 @@ class Prompt:
     """Renders dialogues and parses replies. Text is tokenised piece by piece, so a label never depends on a neighbour.
 
     Args:
-        tokenizer: the language model's own `tokenizer.json`; the prompt takes it over (no truncation, no padding).
+        tokenizer: the language model's own `tokenizer.json`; the prompt takes it over (no truncation, no padding,
+            control tokens special).
         window: frames per window of the Mix-Former.
         queries: audio slots per window.
         input: what of a user turn the model gets.
@@ -128,6 +129,7 @@ class Prompt:
         found = {name: tokenizer.token_to_id(name) for name in (*self._format.control, audio)}
         self._special: dict[str, int] = {name: token for name, token in found.items() if token is not None}
         self._audio = self._special[audio]
+        self._mark_special()
         if parsed := [name for name, token in self._special.items() if token in self.encode(name)]:
             raise ValueError(
                 f"the tokenizer reads {', '.join(parsed)} in plain text as control tokens; "
@@ -135,6 +137,13 @@ class Prompt:
             )
         self._fixed: dict[str, list[int]] = {}
         self._forms: dict[frozenset[str], list[tuple[list[list[int]], bool]]] = {}
+
+    def _mark_special(self) -> None:
+        """Data must not forge a turn: control tokens that are mere words, as where they were added late, are marked."""
+        known = self.tokenizer.get_added_tokens_decoder()
+        late = [name for name, token in self._special.items() if token not in known or not known[token].special]
+        if late:
+            self.tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in late])
 
     @property
     def stop_id(self) -> int:
