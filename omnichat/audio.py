@@ -67,9 +67,11 @@ def audio_ref(path: Path | str) -> AudioRef:
     """A reference to a whole file, its length read from the header.
 
     Raises:
-        DataError: see `load_audio`; `truncated` where a WAV or AIFF ends before the length that its header promises,
-            which libsndfile corrects in silence: nobody could tell later that something was lost.
+        DataError: `no_file`; else see `load_audio`; `truncated` where a WAV or AIFF ends before the length that its
+            header promises, which libsndfile corrects in silence: nobody could tell later that something was lost.
     """
+    if not os.path.isfile(path):  # no store has named it, whose root might be wrong
+        raise DataError("no_file", "no such audio file; correct its path", str(path))
     ref = AudioRef(str(path), 0)
     ref = replace(ref, num_samples=stored_samples(ref))
     check_whole(ref.path)

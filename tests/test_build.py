@@ -72,7 +72,9 @@ def test_a_source_of_weight_0_keeps_its_place_and_need_not_be_there(stores: Path
     config = sources(stores, absent=0, real=1, music=1)
     assert list(training_stores(config)) == ["real", "music"]
     assert source_weights(config) == {"absent": 0.0, "real": 0.5, "music": 0.5}
-    assert {name for name, _ in drawn(build_data(config, prompt, None), 500)} == {"real", "music"}
+    data = build_data(config, prompt, None)
+    assert {name for name, _ in drawn(data, 500)} == {"real", "music"}
+    assert data.passes(100).keys() == {"real", "music"}  # "absent 0.0 times" would be said of what is not there
 
 
 def test_the_order_of_sources_is_part_of_the_stream(stores: Path, prompt: Prompt) -> None:

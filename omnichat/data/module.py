@@ -98,9 +98,9 @@ class DialogueModule(LightningDataModule):
         return make_loader(batches, range(len(batches)), self.num_workers)
 
     def passes(self, steps: int) -> Mapping[str, float]:
-        """How often each source will have been walked through after so many steps."""
-        passes = self.dataset.mixture.passes(self.steps.start(steps))
-        return dict(zip(self.dataset.names, passes, strict=True))
+        """How often each source that is drawn will have been walked through after so many steps."""
+        passes = dict(zip(self.dataset.names, self.dataset.mixture.passes(self.steps.start(steps)), strict=True))
+        return {name: passes[name] for name, _ in self.dataset.drawn_scans()}
 
     def shares(self) -> Shares:
         """What is drawn of each source before `start_step`, for the run to count on."""
