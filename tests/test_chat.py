@@ -171,7 +171,9 @@ def test_bad_audio_is_named_and_does_not_end_the_dialogue(run: LoadedRun, clips:
     chat.reply(clips[0])
     with pytest.raises(DataError, match=r"bad\.wav"):
         chat.reply(tmp_path / "bad.wav")
-    with pytest.raises(DataError, match=r"nope\.wav: no such audio file; correct its path \["):  # there is no store here
+    with pytest.raises(
+        DataError, match=r"nope\.wav: no such audio file; correct its path \["
+    ):  # there is no store here
         chat.reply("nope.wav")
     undisturbed.reply(clips[0])
     assert chat.reply(clips[1]) == undisturbed.reply(clips[1])

@@ -18,17 +18,13 @@ from omnichat.checkpoint import Checkpoint, CheckpointError, in_parts, trainable
 from omnichat.config import ConfigError, RunConfig, with_defaults
 from omnichat.exported import load_trained
 from omnichat.file_hashes import cached_sha256
+from omnichat.free_keys import free_for_weights, free_on_resume
 from omnichat.recipes import locate
 from omnichat.run_folder import CHECKPOINTS, MANIFEST
 from omnichat.secrets import masked
 from omnichat.training.engines import gather
 from omnichat.training.module import OmniChatModule
 from omnichat.training.ranks import is_first
-
-# What a resumed run may change: how it runs and what it writes, never what it learns from, or what learns.
-FREE_SECTIONS = ("run_name", "resume", "preflight", "threads", "logger", "evaluation")
-FREE_DATA_KEYS = ("data.num_workers", "data.features_dir", "data.test")  # how it is read, not what
-FIXED_TRAINER_KEYS = ("dialogues_per_step", "tokens_per_step")
 
 
 class CheckpointWriter:
@@ -195,12 +191,7 @@ def _check_model(start: Checkpoint, config: RunConfig) -> None:
     Where the weights lie is free, and so are dropout and the dtype of the frozen language model.
     """
     model = {"model": start.state["config"]["model"]}, {"model": config.model_dump(mode="json")["model"]}
-    free = ("model.random", "model.lora.dropout", "model.llm.dtype")
-    faults = [
-        line
-        for line in _changed_keys(*model)
-        if not (name := line.partition(":")[0]).endswith(".checkpoint") and name not in free
-    ]
+    faults = [line for line in _changed_keys(*model) if not free_for_weights(line.partition(":")[0])]
     before = start.state.get("frozen", {})
     faults += [
         f"{name}: {identity['path']} has the sha256 {identity['sha256'][:12]}..., "
@@ -219,11 +210,7 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
     changed = []
     for key in sorted(before.keys() | now.keys()):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if (
-            name in (*FREE_SECTIONS, *FREE_DATA_KEYS)
-            or (prefix == "trainer." and key not in FIXED_TRAINER_KEYS)
-            or old == new
-        ):
+        if free_on_resume(name) or old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             changed += _changed_keys(old, new, f"{name}.")

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "omnichat"
 LAYERS = [  # lowest first; parts on one line do not import each other
-    {"background", "dialogue", "file_hashes", "recipes", "run_folder", "schema", "secrets"},
+    {"background", "dialogue", "file_hashes", "free_keys", "recipes", "run_folder", "schema", "secrets"},
     {"audio", "archive", "chat_format", "config", "weight_files"},
     {"prompt", "metrics", "requirements"},
     {"batch"},

@@ -22,6 +22,7 @@ from omnichat.data.shares import UNITS, synthetic_share
 from omnichat.data.store import Store
 from omnichat.evaluation.experiments.definition import DefinitionError, Experiment, Row
 from omnichat.evaluation.replies import replace_file
+from omnichat.free_keys import SAME_RESULT
 from omnichat.recipes import ROOT, did_you_mean, locate, with_own_keys
 from omnichat.requirements import missing_stores
 from omnichat.run_folder import SCORES, read_metrics
@@ -30,13 +31,6 @@ from omnichat.schema import RunConfig
 TRAINING, BASELINE = "train.py", "eval/baseline.py"
 STOPPED = 143  # exit code of a program that a SIGTERM ended
 ABOUT = "experiment.json"  # in a run's folder: what it is a run of
-# How a run is computed, kept and shown, not what it computes: other devices or a later speed-up make nothing again.
-NO_PART = (
-    *("run_name", "resume", "preflight", "threads", "logger", "evaluation.batch_size"),
-    *("data.num_workers", "data.features_dir", "trainer.micro_batch", "trainer.micro_batch_tokens"),
-    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
-    *("trainer.compile_experts", "trainer.shared_prefix", "trainer.activation_checkpointing", "trainer.log_every"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +134,7 @@ def _training(
     out: Path,
     states: "_States",
 ) -> Planned:
-    values, data = _without(config.model_dump(mode="json"), NO_PART), config.data
+    values, data = _without(config.model_dump(mode="json"), SAME_RESULT), config.data
     paths = [data.synthetic, data.real, *(source.path for source in data.sources.values())]
     paths += [*data.val.values(), *data.test.values()]
     values["stores"] = {path: states[path] for path in paths if path is not None}
