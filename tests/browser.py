@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# A page that is drawn is looked at only where there is something that draws: whoever skips it is told what is needed.
+NO_PLAYWRIGHT = f"needs playwright (pip install -e '.[browser]') and a browser ({', '.join(BROWSERS)}) in the PATH"
+NO_BROWSER = f"needs a browser in the PATH: {', '.join(BROWSERS)} (on Debian: apt-get install chromium)"
 
 
 @contextmanager
@@ -16,10 +19,10 @@ def chromium(*more: str) -> Iterator[Any]:
 
     While it is open, this thread's event loop is its own: no command can be run.
     """
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+        pytest.skip(NO_BROWSER)
     options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", *more]
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=path, args=options)

@@ -19,10 +19,10 @@ from omnichat.evaluation.report import write_report
 from omnichat.evaluation.score import score_run
 from omnichat.evaluation.sweep import read_points
 from omnichat.evaluation.sweep_page import write_overview
-from tests.browser import chromium
+from tests.browser import NO_PLAYWRIGHT, chromium
 from tests.evaluation.conftest import write_run
 
-pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
+pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
 
 
 @pytest.fixture(scope="module")
