@@ -15,9 +15,11 @@ def main(arguments: Sequence[str]) -> int:
     """Write overview.html and overview.md; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="eval/sweep.py",
-        description="One page for all runs of a sweep: alpha as asked for and as drawn, losses, scores with intervals, "
-        "plots against alpha, the paper's Table 4 beside them. Runs that failed or are not done are listed as such.",
-        epilog="example: python eval/sweep.py runs/sweeps/dailytalk\n\n"
+        description="One page for all runs of a sweep, or for any two and more runs: training curves over each other, "
+        "alpha as asked for and as drawn, losses, scores with intervals, plots against alpha, the paper's Table 4 "
+        "beside them. Runs that failed or are not done are listed as such.",
+        epilog="examples: python eval/sweep.py runs/sweeps/dailytalk\n"
+        "          python eval/sweep.py runs/quickstart runs/text_only --out runs/compared\n\n"
         "train.py -m writes it when the sweep ends; run this again once the runs are scored (eval/run_store.py).\n"
         "Exit codes: 0 done, 1 failed, 2 wrong usage.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from omnichat.evaluation.charts import Bar, Line, bar_plot, line_plot, smooth
 from omnichat.evaluation.page import panel
 from omnichat.evaluation.replies import Answer
@@ -13,6 +15,20 @@ from omnichat.evaluation.score import gates_by_scenario
 Steps = Sequence[Mapping[str, float]]  # lines of metrics.jsonl
 
 COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6")
+# Of runs in one plot; beyond the colours that can be told apart they are dashed.
+LINES = (*COLOURS, *(f"{colour} dashed" for colour in COLOURS))
+LOSS_CURVES = {
+    "loss/total": "Loss per target token, smoothed",
+    "validation/total": "Held-out loss",
+    "loss/style": "Style tokens' loss, smoothed",
+    "loss/content": "Content tokens' loss, smoothed",
+}
+REPLY_CURVES = {
+    "validation/emotion_f1_weighted": "Held-out replies: emotion F1, weighted",
+    "validation/exact": "Held-out replies: words exact",
+    "validation/unparsable": "Held-out replies: style unreadable",
+}
+SHOWN = 97  # per cent of the values of a loss in training; its first steps tower over what tells runs apart
 DEEP = 0.55  # share of a row from which a cell is so dark that its number must be light
 
 
@@ -38,6 +54,32 @@ def curves(steps: Steps) -> str:
     if not any(panels):
         return '<p class="note">There is no metrics.jsonl in the run folder.</p>'
     return f'<div class="columns">{"".join(panels)}</div>'
+
+
+def overlaid(runs: Sequence[tuple[str, Steps]]) -> str:
+    """The same curve of several runs in one plot each; nothing where no run has one.
+
+    Args:
+        runs: name and lines of `metrics.jsonl` of each; those behind the last of `LINES` are left out, which is said.
+    """
+    begun = [(name, steps) for name, steps in runs if steps]
+    panels = []
+    for key, title in {**LOSS_CURVES, **REPLY_CURVES}.items():
+        held_out = key.startswith("validation/")
+        lines = [
+            _line(steps, key, name, kind, dots=held_out, smoothed=not held_out)
+            for (name, steps), kind in zip(begun, LINES, strict=False)
+        ]
+        values = [y for line in lines for y in line.ys]
+        if key in REPLY_CURVES:
+            plot = line_plot(lines, "step", "share", 1.0)
+        else:
+            top = None if held_out or not values else float(np.percentile(values, SHOWN))
+            plot = line_plot(lines, "step", "loss", top)
+        panels.append(panel(plot, title))
+    left_out = [name for name, _ in begun[len(LINES) :]]
+    note = f'<p class="note">Not drawn, of {len(begun)} runs: {escape(", ".join(left_out))}</p>' if left_out else ""
+    return f'<div class="columns">{"".join(panels)}</div>{note}' if any(panels) else ""
 
 
 def gates(answers: Sequence[Answer], steps: Steps, experts: Sequence[str]) -> str:

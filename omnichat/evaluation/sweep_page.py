@@ -1,4 +1,4 @@
-"""The overview of a sweep: `overview.html` and `overview.md`, a row for each run, and scores against alpha."""
+"""The overview of a sweep: `overview.html` and `overview.md`, a row and curves for each run, scores against alpha."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 from omnichat.data.shares import UNITS
 from omnichat.evaluation.charts import Line, line_plot
 from omnichat.evaluation.facts import tiny_notice
-from omnichat.evaluation.figures import COLOURS
+from omnichat.evaluation.figures import COLOURS, SHOWN, overlaid
 from omnichat.evaluation.measure import TITLES
 from omnichat.evaluation.page import page, panel, section, table
 from omnichat.evaluation.paper import ALPHA, COLUMNS, END_ROWS, repeats_table_4
@@ -66,6 +66,7 @@ def write_overview(points: Sequence[Point], out: Path, title: str) -> Path:
         f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>',
         _notice(points),
         *(grid.html() for grid in grids[:2]),
+        _curves(points),
         section("Scores against alpha", figures, note),
         *(grid.html() for grid in grids[2:]),
         "<footer>Made by omnichat from the run folders that are named above.</footer>",
@@ -126,6 +127,13 @@ def _losses(points: Sequence[Point]) -> Grid:
         "Losses at different alpha are losses on different data; only the held-out loss compares runs."
     )
     return Grid("Final losses", ["run", "alpha", *LOSSES.values()], rows, note)
+
+
+def _curves(points: Sequence[Point]) -> str:
+    edge = f"A loss in training lies along the upper edge where it is above {SHOWN} % of the values."
+    note = f'<p class="note">By the steps of each run. {edge}</p>'
+    drawn = overlaid([(point.name, point.steps) for point in points])
+    return section("Training curves", drawn, note if drawn else "")
 
 
 def _scores(points: Sequence[Point]) -> list[Grid]:

@@ -12,6 +12,7 @@ import yaml
 
 from omnichat.config import load_config
 from omnichat.dialogue import DataError
+from omnichat.evaluation.figures import overlaid
 from omnichat.evaluation.score import score_run
 from omnichat.evaluation.sweep import read_points
 from omnichat.evaluation.sweep_page import OVERVIEW, OVERVIEW_TEXT, write_overview
@@ -82,6 +83,52 @@ def test_plot_has_a_point_for_each_scored_alpha(sweep: Path) -> None:
     assert len(whiskers) == 2  # at two alphas; of the set with replies to one script alone, and the paper, none
 
 
+def curves_of(html: str) -> dict[str, ElementTree.Element]:
+    """The plots of the section on training, by title."""
+    part = html[html.index("<h2>Training curves</h2>") :].partition("</section>")[0].partition("\n")[2]
+    root = ElementTree.fromstring(f"<div>{part.replace('<br>', '')}</div>")
+    return {str(one.findtext("h3")): one for one in root.iter("div") if one.get("class") == "panel"}
+
+
+def test_curves_of_all_runs_lie_over_each_other(sweep: Path) -> None:
+    """Which run learns faster is seen in one plot; a run without a line there would be taken for another's."""
+    write_overview(read_points([sweep]), sweep, "x")
+    plots = curves_of((sweep / OVERVIEW).read_text())
+    begun = [f"dailytalk_alpha_{alpha}" for alpha in ("0.0", "0.2", "0.5", "1.0")]  # 0.4 failed before its first step
+    assert list(plots) == [
+        "Loss per target token, smoothed", "Held-out loss", "Style tokens' loss, smoothed",
+        "Held-out replies: words exact",
+    ]  # fmt: skip
+    for title, plot in plots.items():
+        lines = plot.findall(".//polyline")
+        assert [str(line.findtext("title")).partition(":")[0] for line in lines] == begun, title
+        assert len({line.get("class") for line in lines}) == 4
+    held_out = [title.text for title in plots["Held-out loss"].findall(".//circle/title")]
+    # The conftest's held-out loss is 4 / step each 100 steps; one run stopped at step 123.
+    assert [text for text in held_out if text and text.startswith(begun[2])] == [f"{begun[2]}, step 100: 0.04"]
+    assert f"{begun[0]}, step 400: 0.01" in held_out
+    ends = [line.attrib["points"].split()[-1].split(",")[0] for line in plots["Held-out loss"].iter("polyline")]
+    assert ends[0] == ends[1] == ends[3] != ends[2]
+
+
+def test_the_loss_of_the_first_steps_does_not_flatten_the_rest(sweep: Path) -> None:
+    """On axes up to the first step's loss all runs look alike: here 3 at first, 0.1 after 30 steps of 400."""
+    write_overview(read_points([sweep]), sweep, "x")
+    plot = curves_of((sweep / OVERVIEW).read_text())["Loss per target token, smoothed"]
+    assert max(float(tick.text or 0) for tick in plot.findall(".//text[@class='tick end']")) <= 0.5
+
+
+def test_more_runs_than_kinds_of_line_are_named(tmp_path: Path) -> None:
+    """Two runs in one colour are one run to the reader; one that is left out in silence was never trained."""
+    steps = [{"step": float(step), "loss/total": 1.0} for step in (1, 2)]
+    runs = [(f"run{number:02}", steps) for number in range(14)]
+    html = overlaid([("not begun", []), *runs])
+    drawn = ElementTree.fromstring(f"<div>{html}</div>").findall(".//polyline")
+    assert len({line.get("class") for line in drawn}) == len(drawn) == 12
+    assert "Not drawn, of 14 runs: run12, run13<" in html
+    assert overlaid([("not begun", [])]) == overlaid([]) == ""
+
+
 def test_command(sweep: Path, tmp_path: Path) -> None:
     """Run folders do as well as a sweep's; a folder of something else, and a broken list, are named."""
     command = [sys.executable, str(ROOT / "eval" / "sweep.py")]
@@ -117,4 +164,4 @@ def test_a_sweep_of_something_else_is_listed_too(tmp_path: Path, answers: list[A
     text = (tmp_path / OVERVIEW_TEXT).read_text()
     assert "paper" not in text
     assert "scores.json: cannot be read" in text
-    assert "<svg" not in (tmp_path / OVERVIEW).read_text()
+    assert "Scores against alpha" not in (tmp_path / OVERVIEW).read_text()
