@@ -62,6 +62,8 @@ def emulate() -> None:
     cuda.set_sync_debug_mode = Waits.set
     cuda.get_sync_debug_mode = lambda: ("default", "warn", "error").index(Waits.mode)
     torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[assignment, method-assign]  # all memory is as good
+    # Inference mode hands over operations that are not taken apart, and forbids the aliases that stand for views here.
+    torch.inference_mode = lambda mode=True: torch.set_grad_enabled(not mode)  # type: ignore[assignment, misc]
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the host, then copied
     Emulation().__enter__()
