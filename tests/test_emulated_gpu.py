@@ -1,5 +1,6 @@
 """The tests marked `gpu`, on a GPU that is emulated on the CPU (tests/emulated_gpu/plugin.py says what that shows)."""
 
+import json
 import os
 import re
 import subprocess
@@ -51,6 +52,17 @@ assert {name: refused(wait) for name, wait in waits.items()} == dict.fromkeys(wa
 """
 
 
+SMOKE = (
+    "recipe=smoke",
+    "trainer.accelerator=gpu",
+    "trainer.precision=bf16-mixed",
+    "trainer.max_steps=2",
+    "trainer.validate_every=0",
+    "data.made_up=8",
+    "preflight=off",
+)
+
+
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python from the repository's root."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -73,3 +85,18 @@ def test_the_tests_marked_gpu_pass(folder: str) -> None:
     summary = ran.stdout.splitlines()[-1]
     assert int(re.findall(r"(\d+) passed", summary)[0]) >= 4
     assert "skipped" not in summary
+
+
+@pytest.mark.full
+def test_two_gpus_give_the_losses_of_one(tmp_path: Path) -> None:
+    """Fails when gradients are not averaged over GPUs, or what a rank makes lies on another's device."""
+    losses = []
+    for count, job in ((1, ()), (2, ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))):
+        run_dir = tmp_path / str(count)
+        program = ("-m", "tests.emulated_gpu", "train.py", *SMOKE, f"hydra.run.dir={run_dir}")
+        ran = python(*job, *program, f"trainer.devices={count}", *(["trainer.strategy=ddp"] if count > 1 else []))
+        assert ran.returncode == 0, ran.stderr[-8000:]
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        losses.append([line["loss/total"] for line in lines])
+    assert len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -1,6 +1,8 @@
 """`torch.cuda` for the emulated GPU."""
 
+import os
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -29,6 +31,10 @@ class Event:
         return 1000 * (later.moment - self.moment)
 
 
+class Stream:
+    """The one there is."""
+
+
 def sleep_on_device(cycles: int) -> None:
     """Work for the device that takes as many cycles of 2 GHz; the host goes on."""
     Event.done = max(Event.done, time.perf_counter()) + cycles / 2e9
@@ -41,8 +47,8 @@ def emulate() -> None:
         "is_available": True,
         "is_initialized": True,
         "is_bf16_supported": True,
-        "device_count": 1,
-        "current_device": 0,
+        "device_count": int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        "current_device": GPU.index,
         "get_device_capability": (9, 0),
         "get_device_name": "emulated GPU",
         "max_memory_allocated": 0,
@@ -64,7 +70,22 @@ def emulate() -> None:
     torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[assignment, method-assign]  # all memory is as good
     # Inference mode hands over operations that are not taken apart, and forbids the aliases that stand for views here.
     torch.inference_mode = lambda mode=True: torch.set_grad_enabled(not mode)  # type: ignore[assignment, misc]
-    torch.__future__.set_swap_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the host, then copied
+    cuda.Stream = Stream
+    cuda.stream = lambda _: nullcontext()
+    cuda.current_stream = lambda *_: Stream()
+    _emulate_nccl()
     Emulation().__enter__()
     assert torch.ones(1).to(GPU).is_cuda
+
+
+def _emulate_nccl() -> None:
+    """Processes talk through gloo, which is given the numbers on the CPU."""
+    distributed: Any = torch.distributed
+    begin = distributed.init_process_group
+
+    def init_process_group(backend: str | None = None, *given: Any, **named: Any) -> None:
+        named.pop("device_id", None)
+        begin("gloo" if backend == "nccl" else backend, *given, **named)
+
+    distributed.init_process_group = init_process_group

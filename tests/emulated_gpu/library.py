@@ -27,7 +27,13 @@ def built() -> Path:
     if not library.exists():
         folder.mkdir(mode=0o700, exist_ok=True)
         half = folder / f"{key}.{os.getpid()}.so"
-        paths = [f"-I{torch}/include", f"-L{torch}/lib", f"-Wl,-rpath,{torch}/lib", "-Wl,--no-as-needed"]
+        paths = [
+            f"-I{torch}/include",
+            f"-I{torch}/include/torch/csrc/api/include",
+            f"-L{torch}/lib",
+            f"-Wl,-rpath,{torch}/lib",
+            "-Wl,--no-as-needed",
+        ]
         options = ["-shared", "-fPIC", "-std=c++20", str(SOURCE), *paths, "-lc10", "-ltorch_cpu", "-o", str(half)]
         subprocess.run([COMPILER, *options], check=True)
         half.replace(library)

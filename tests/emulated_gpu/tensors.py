@@ -3,6 +3,7 @@
 What a GPU refuses is refused: operands on two devices. What makes the host wait for a GPU is counted, or refused.
 """
 
+import os
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tests.emulated_gpu.attention import varlen_attention, varlen_attention_back
 
 aten = torch.ops.aten
 HERE = str(Path(__file__).parent)
-GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+GPU, CPU = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), torch.device("cpu")
 
 # Their result's shape or value depends on numbers on the device, for which the host has to wait.
 WAITING = {
@@ -116,6 +117,10 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     packet = func.overloadpacket
     to = kwargs.get("device")
     to = torch.device(to) if to is not None else None
+    if func.namespace == "c10d":
+        inner = pytree.tree_map_only(OnGpu, lambda tensor: tensor.inner, (args, kwargs))
+        out = func(*inner[0], **inner[1])
+        return (args[0], out[-1]) if isinstance(out, tuple) else out
     if packet in COPIES:
         return _copied(func, args, kwargs, to)
     target = GPU if on_gpu or (to is not None and to.type == "cuda") else CPU
@@ -170,7 +175,7 @@ def _same_device(func: Any, given: list[Tensor]) -> None:
     if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
         Waits.here(func)  # the places are carried to the device first
         return
-    raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu, in {func}")
+    raise RuntimeError(f"Expected all tensors to be on the same device, but found {GPU} and cpu, in {func}")
 
 
 def _has_mask(args: tuple[Any, ...]) -> bool:

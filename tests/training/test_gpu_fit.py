@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from omnichat.chat import Chat
 from omnichat.checkpoint import load_checkpoint
 from omnichat.config import load_config
 from omnichat.training.callbacks import StepMetrics
@@ -39,7 +40,7 @@ def run(run_dir: Path, *overrides: str) -> dict[int, float]:
     )
     assert fit(config, run_dir) == 0
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss/total"] for line in lines}
+    return {line["step"]: line["loss/total"] for line in lines if "loss/total" in line}
 
 
 @pytest.fixture
@@ -75,3 +76,27 @@ def test_a_run_on_a_gpu_goes_on_bit_for_bit(tmp_path: Path, unwaiting: None) -> 
     for part, tensors in before.items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, again[part][name]), f"{part} {name}"
+
+
+def test_what_else_a_run_does_on_a_gpu(tmp_path: Path) -> None:
+    """Fails when preflight, features, workers, checkpointed layers, validation or a reply mix up host and device."""
+    run_dir = tmp_path / "run"
+    losses = run(
+        run_dir,
+        "trainer.accelerator=gpu",
+        "preflight=auto",
+        "data.features=cached",
+        f"data.features_dir={tmp_path / 'features'}",
+        "data.num_workers=1",
+        "trainer.activation_checkpointing=true",
+        "trainer.shared_prefix=true",
+        "trainer.validate_every=2",
+        "evaluation.max_new_tokens=4",
+    )
+    assert list(losses) == list(range(1, STEPS + 1))
+    assert any("validation/total" in line for line in (run_dir / "metrics.jsonl").read_text().splitlines())
+    chat = Chat.load(run_dir)
+    assert chat.run.model.llm.device.type == "cuda"
+    sound = next(Path(run_dir).rglob("*.wav"))
+    assert [chat.reply(sound).text, chat.reply(sound).text] != [None, None]  # two turns of one dialogue
+    assert set(chat.gates) == {"whisper", "emotion2vec", "beats"}
