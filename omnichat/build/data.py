@@ -170,6 +170,8 @@ def _report(name: str, part: Scan) -> None:
         named = ", ".join(part.store.place(int(part.rows[place])) for place in shortened[:5])
         turns = int(part.first_turns.sum())
         dropped += f"; {len(shortened)} too long, without their oldest turns ({turns} in all): {named}"
+    if unlearnt := int(part.context_only.sum()):
+        dropped = f"; {unlearnt:,} answers are context only (learn is false){dropped}"
     print(
         f"{name}: {len(part.rows):,} dialogues, {float(part.seconds.sum()) / 3600:.2f} h heard, "
         f"{int(np.sum(part.lengths)):,} tokens, {int(np.sum(part.targets)):,} of them targets{dropped}",

@@ -206,11 +206,13 @@ class DialogueDataset:
         return tuple(name for name, is_known in zip(STYLE_FIELDS, known, strict=True) if is_known)
 
     def fingerprint(self) -> str:
-        """A short hash of all that the stream depends on: sizes, weights, seed, and the scans' choices."""
+        """A short hash of all that the stream depends on: sizes, weights, seed, the scans' choices, what is learnt."""
         digest = hashlib.sha256(self.mixture.fingerprint().encode())
         for name, part in [(name, self.scans[name]) for name in self.names if name in self.scans]:
             columns = (part.rows, part.lengths, part.first_turns)
             digest.update(name.encode() + b"".join(column.tobytes() for column in columns))
+            if part.context_only.any():  # else the stream is that of before turns could be left unlearnt
+                digest.update(part.context_only.tobytes() + part.targets.tobytes())
         return digest.hexdigest()[:16]
 
     def _example(self, name: str, place: int, index: int = -1) -> Example:

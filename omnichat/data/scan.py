@@ -33,6 +33,7 @@ class Scan:
         faults: what is broken, in the order of the file.
         dropped: dialogues over the limit that the policy leaves out, each named.
         style_fields: (4,) bool, which of `STYLE_FIELDS` are a target in some usable dialogue.
+        context_only: (R,) int32, assistant turns of each that are not to be learnt (`learn` false); empty: none.
     """
 
     store: Store
@@ -44,6 +45,7 @@ class Scan:
     faults: tuple[DataError, ...]
     dropped: tuple[DataError, ...]
     style_fields: NDArray[np.bool_] = field(default_factory=lambda: np.ones(len(STYLE_FIELDS), dtype=np.bool_))
+    context_only: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
     def first(self, count: int) -> "Scan":
         """The same with its first usable dialogues only; faults and what was dropped stay those of the whole store.
@@ -54,7 +56,7 @@ class Scan:
         if count > len(self.rows):
             message = f"holds {len(self.rows):,} usable dialogues, {count:,} are asked for (data.first); ask for fewer"
             raise DataError("too_few_dialogues", message, str(self.store.path))
-        names = ("rows", "lengths", "targets", "seconds", "first_turns")
+        names = ("rows", "lengths", "targets", "seconds", "first_turns", "context_only")
         return replace(self, **{name: getattr(self, name)[:count] for name in names})
 
 
@@ -72,8 +74,8 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
     """
     if overlong not in OVERLONG:
         raise ValueError(f"overlong {overlong!r} is not one of {', '.join(OVERLONG)}")
-    # Row, length, targets, seconds, first turn: a number is 4 or 8 bytes, and no object.
-    columns: list[array[Any]] = [array(kind) for kind in "qiifi"]
+    # Row, length, targets, seconds, first turn, context only: a number is 4 or 8 bytes, and no object.
+    columns: list[array[Any]] = [array(kind) for kind in "qiifii"]
     faults: list[DataError] = []
     dropped: list[DataError] = []
     style_fields: set[str] = set()
@@ -93,7 +95,9 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
             continue
         seconds = sum(slot.audio.num_samples for slot in tokens.slots) / SAMPLE_RATE
         style_fields |= tokens.style_fields
-        for column, value in zip(columns, (row, len(tokens.ids), tokens.num_targets, seconds, first_turn), strict=True):
+        context = sum(turn.role == "assistant" and not turn.learn for turn in dialogue.turns[first_turn:])
+        values = (row, len(tokens.ids), tokens.num_targets, seconds, first_turn, context)
+        for column, value in zip(columns, values, strict=True):
             column.append(value)
     return Scan(
         store,
@@ -105,6 +109,7 @@ def scan(store: Store, prompt: Prompt, overlong: Overlong = "error", decode: boo
         faults=tuple(faults),
         dropped=tuple(dropped),
         style_fields=np.array([name in style_fields for name in STYLE_FIELDS]),
+        context_only=np.array(columns[5], dtype=np.int32),
     )
 
 

@@ -1,5 +1,6 @@
 """Examples: what is heard belongs to what is read, in order and in the mixed stream."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from omnichat.audio import load_audio
 from omnichat.batch import pack
 from omnichat.data.dataset import DialogueDataset, StoreDataset, make_example
 from omnichat.data.made_up import made_up_dialogues
-from omnichat.data.scan import scan
+from omnichat.data.scan import Scan, scan
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
 from omnichat.prompt import Prompt
@@ -100,6 +101,26 @@ def test_dropped_dialogues_never_come_up(tmp_path: Path, tokenizer: Tokenizer) -
     drawn = sorted(dataset[index].dialogue_id for index in range(size))
     assert 0 < size < 12
     assert drawn == sorted(f"train-{row}" for row in result.rows)
+
+
+def test_turns_that_are_not_learnt_are_part_of_the_fingerprint(made_up: Path, prompt: Prompt) -> None:
+    """A run that goes on after answers were ruled out would mix two trainings; other data is as it was."""
+
+    def stream() -> tuple[str, Scan]:
+        part = scan(Store(made_up), prompt)
+        return DialogueDataset({"synthetic": part}, {"synthetic": 1.0}, prompt).fingerprint(), part
+
+    before, part = stream()
+    assert part.context_only.tolist() == [0] * 9
+    old = replace(part, context_only=np.zeros(0, dtype=np.int32))  # of before they could be ruled out
+    assert DialogueDataset({"synthetic": old}, {"synthetic": 1.0}, prompt).fingerprint() == before
+    records = [json.loads(line) for line in made_up.read_text("utf-8").splitlines()]
+    row = next(number for number, record in enumerate(records) if len(record["turns"]) > 3)
+    records[row]["turns"][1]["learn"] = False
+    made_up.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    after, part = stream()
+    assert part.context_only.tolist() == [int(number == row) for number in range(9)]
+    assert after != before
 
 
 def test_the_fingerprint_tells_streams_apart(stream: DialogueDataset) -> None:
