@@ -184,6 +184,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "the same place twice": (one(".//ok.txt"), "archive_duplicate"),
     "twice in a zip": (twice_zip, "archive_duplicate"),
     "a file that is also a folder": (one("ok.txt/a"), "archive_duplicate"),
+    "a folder that is also a file": (one("ok.txt", type=tarfile.DIRTYPE, size=0), "archive_duplicate"),
     "bomb": (bomb("x.tar.gz"), "archive_too_large"),
     "bomb in a zip": (bomb("x.zip"), "archive_too_large"),
     "size that lies": (lying_size, "unreadable"),
@@ -213,6 +214,7 @@ def test_a_hostile_archive_is_refused_whole(kind: str, tmp_path: Path) -> None:
         unpack(archive, tmp_path / "out")
     assert caught.value.reason == reason
     assert str(caught.value).startswith(str(archive))
+    assert kind != "name of two gigabytes" or "a header of 2,147,483,648 bytes" in str(caught.value)  # and is not read
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -233,6 +235,7 @@ def test_limits_hold_to_the_byte(limits: Limits, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\[archive_too_large\]"):
         unpack(archive, tmp_path / "out", limits)
     assert unpack(archive, tmp_path / "out", Limits(members=2, size=4)) == 2
+    assert unpack(archive, tmp_path / "more", Limits(free_size=3)) == 2  # beyond it the ratio counts
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz", "x.zip", "x.ZIP"])

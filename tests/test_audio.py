@@ -1,6 +1,7 @@
 """The time base and the reading of audio files."""
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,9 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     wave = noise(SECOND, 2)
     loaded = load_audio(audio_ref(write(tmp_path / "a.wav", wave)))
     np.testing.assert_allclose(loaded, wave.mean(axis=1), atol=1e-7)
+    eight = noise(SECOND, channels=8)
+    whole = load_audio(audio_ref(write(tmp_path / "eight.wav", eight)))
+    np.testing.assert_allclose(whole, eight.mean(axis=1), atol=1e-6)
 
 
 def test_one_channel_is_taken_where_it_is_named(tmp_path: Path) -> None:
@@ -192,6 +196,26 @@ def test_a_file_that_cannot_be_used_is_named(fault: str, reason: str, tmp_path: 
     assert ref.path in str(caught.value)
 
 
+def test_the_shortest_clip_and_the_last_sample_are_read(tmp_path: Path) -> None:
+    """To the sample: 160 are a clip; up to two that rounding promised too many are silence, a third is a cut file.
+
+    So is a shard whose last file ends a byte early; one that ends where the file does is whole.
+    """
+    wave = noise(1_000)
+    path = write(tmp_path / "a.wav", wave)
+    np.testing.assert_array_equal(load_audio(AudioRef(path, 160, 3)), wave[3:163])
+    np.testing.assert_array_equal(load_audio(AudioRef(path, 1_002)), [*wave, 0, 0])
+    with pytest.raises(DataError, match=r"\[truncated\]"):
+        load_audio(AudioRef(path, 1_003))
+    content = Path(path).read_bytes()
+    (tmp_path / "shard").write_bytes(b"before" + content)
+    inside = AudioRef(str(tmp_path / "shard"), 1_000, offset=6, size=len(content))
+    np.testing.assert_array_equal(load_audio(inside), wave)
+    (tmp_path / "shard").write_bytes(b"before" + content[:-1])
+    with pytest.raises(DataError, match=r"ends within the audio at byte 6.*\[truncated\]"):
+        load_audio(inside)
+
+
 def test_nan_outside_the_stretch_is_no_fault_of_it(tmp_path: Path) -> None:
     """One broken turn of a conversation must not condemn the others."""
     path = write(tmp_path / "a.wav", np.where(np.arange(SECOND) == 15_000, np.nan, noise(SECOND)))
@@ -202,6 +226,12 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     """Headers are remembered; one of a file that was replaced or deleted would give `System error.`"""
     ref = audio_ref(write(tmp_path / "a.wav", noise(SECOND)))
     assert audio_ref(write(tmp_path / "a.wav", noise(2 * SECOND))).num_samples == 2 * SECOND
+    before = os.stat(ref.path)
+    assert audio_ref(write(tmp_path / "a.wav", noise(2 * SECOND), rate=8_000)).num_samples == 4 * SECOND  # as large
+    assert os.stat(ref.path).st_size == before.st_size
+    write(tmp_path / "a.wav", noise(SECOND // 2))
+    os.utime(ref.path, ns=(0, before.st_mtime_ns))  # as old
+    assert audio_ref(ref.path).num_samples == SECOND // 2
     Path(ref.path).unlink()
     with pytest.raises(DataError, match=r"\[no_file\]"):
         load_audio(ref)
@@ -233,6 +263,9 @@ def test_a_wav_that_was_cut_off_is_named_and_a_streamed_one_is_not(tmp_path: Pat
     extra = content[:36] + b"LIST\x03\x00\x00\x00abc\x00" + content[36:]  # chunks of odd size are padded
     path.write_bytes(extra)
     assert audio_ref(path).num_samples == SECOND
+    path.write_bytes(extra[:20_000])
+    with pytest.raises(DataError, match=r"promises 32,000 bytes of samples, 19,944 are there; .*\[truncated\]"):
+        audio_ref(path)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -108,8 +109,41 @@ def test_a_piece_that_two_processes_wrote_is_the_first_shards(tmp_path: Path) ->
     """Every reader of every rank must hear the same frames, whatever was written twice."""
     for value in (7, 8):
         with ShardWriter(tmp_path, 2, F4) as writer:
-            writer.add(name(1), rows(value))
-    assert read(tmp_path) == {1: 7}
+            for number in range(60):
+                writer.add(name(number), rows(value))
+    assert read(tmp_path) == dict.fromkeys(range(60), 7)
+
+
+def test_a_cleaner_that_comes_between_takes_no_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process deletes a file that was made and is not locked yet: frames written into it would be nowhere."""
+    lock, deleted = feature_shards._lock, list[Path]()
+
+    def late(file: BinaryIO) -> bool:
+        if not deleted:
+            deleted.append(tmp_path / "00000.frames")
+            deleted[0].unlink()
+        return lock(file)
+
+    monkeypatch.setattr(feature_shards, "_lock", late)
+    write(tmp_path, 1, 2)
+    assert len(deleted) == 1
+    assert read(tmp_path) == {1: 1, 2: 2}
+
+
+def test_a_shard_that_is_finished_while_a_cleaner_looks_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer lets the lock go once the index is there: what has an index is never dropped."""
+    write(tmp_path, 1)
+    index = tmp_path / "00000.index.npy"
+    content = index.read_bytes()
+    index.unlink()
+
+    def finished(file: BinaryIO) -> bool:
+        index.write_bytes(content)
+        return True
+
+    monkeypatch.setattr(feature_shards, "_lock", finished)
+    assert drop_unfinished(tmp_path) == []
+    assert read(tmp_path) == {1: 1}
 
 
 def test_an_interrupted_piece_is_cut_off(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_every_piece_of_every_expert_is_read_back(tmp_path: Path, clip: AudioRef
             for expert, dtype in (("whisper", np.float32), ("beats", np.float16)):
                 expected = [piece.astype(dtype) for piece in written[expert, number]]
                 assert all(np.array_equal(a[expert], b) for a, b in zip(read, expected, strict=True))
+    # Each data worker maps the shards itself: as copies they would be sent, and held, once more for each.
+    assert not any(expert._maps for expert in pickle.loads(pickle.dumps(reader))._experts.values())
 
 
 def test_a_moved_file_keeps_its_features_and_a_changed_one_loses_them(tmp_path: Path, clip: AudioRef) -> None:
@@ -103,6 +105,28 @@ def test_a_moved_file_keeps_its_features_and_a_changed_one_loses_them(tmp_path: 
         reader.read(clip)
 
 
+def test_what_a_reference_states_of_a_plain_file_is_not_believed(tmp_path: Path, clip: AudioRef) -> None:
+    """A file beside a store can be another one since; a shard is checked as a whole, and is taken at its word."""
+    stated = replace(clip, sha256=hashlib.sha256(Path(clip.path).read_bytes()).hexdigest())
+    digests = PieceDigests()
+    before = digests(stated)
+    assert before == digests(clip)
+    soundfile.write(clip.path, np.zeros(16_000), 16_000)
+    assert digests(stated) != before
+
+
+def test_two_files_in_one_shard_are_two(tmp_path: Path) -> None:
+    """Also where their references do not say what they are, so that both are read."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    soundfile.write(tmp_path / "b.wav", np.ones(16_000) / 2, 16_000)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.wav", "b.wav"))
+    (tmp_path / "shard").write_bytes(first + second)
+    digests = PieceDigests()
+    for offset, name in ((0, "a.wav"), (len(first), "b.wav"), (0, "a.wav")):
+        inside = AudioRef(str(tmp_path / "shard"), 16_000, offset=offset, size=len(first))
+        assert digests(inside) == PieceDigests()(AudioRef(str(tmp_path / name), 16_000))
+
+
 def test_channels_and_shards_of_a_store_have_features_of_their_own(tmp_path: Path, clip: AudioRef) -> None:
     """Two speakers on two channels are two clips; audio inside a shard is the file it was, wherever it lies."""
     content = Path(clip.path).read_bytes()
@@ -116,6 +140,30 @@ def test_channels_and_shards_of_a_store_have_features_of_their_own(tmp_path: Pat
     assert len({*whole, *(digest for ref in others for digest in digests(ref))}) == 4
     with pytest.raises(DataError, match=r"\[truncated\]"):
         digests(replace(inside, offset=20))
+
+
+def test_a_writer_drops_what_a_killed_one_left(tmp_path: Path, clip: AudioRef) -> None:
+    """Each kill would leave up to four gigabytes of frames that nobody reads."""
+    fill(tmp_path / "features", KEY, clip, frames(50))
+    left = KEY.folder(tmp_path / "features") / "00001.frames"
+    left.write_bytes(b"half")
+    with FeatureWriter(tmp_path / "features", KEY, 4) as writer:
+        assert writer.dropped == 1
+    assert not left.exists()
+    assert FeatureReader(tmp_path / "features", [KEY]).has(clip)
+
+
+def test_what_one_expert_lacks_is_not_there(tmp_path: Path, clip: AudioRef) -> None:
+    """A filling that was stopped between two experts must be gone on with: the run would stop at such a clip."""
+    other, half = replace(KEY, expert="beats"), replace(clip, num_samples=8_000)
+    fill(tmp_path / "features", KEY, clip, frames(50))
+    fill(tmp_path / "features", KEY, half, frames(25))
+    fill(tmp_path / "features", other, clip, frames(50))
+    reader = FeatureReader(tmp_path / "features", [KEY, other])
+    assert reader.contains(PieceDigests()(clip) + PieceDigests()(half)).tolist() == [True, False]
+    assert not reader.has(half)
+    with pytest.raises(DataError, match="no cached beats features"):
+        reader.read(half)
 
 
 def test_writing_again_adds_nothing(tmp_path: Path, clip: AudioRef) -> None:

@@ -85,7 +85,13 @@ def other_audio(path: Path) -> None:
     soundfile.write(file, soundfile.read(file)[0][::-1], 16_000)
 
 
-@pytest.mark.parametrize("change", [rewritten, longer_audio, other_audio])
+def longer_audio_as_old(path: Path) -> None:
+    before = (path.parent / "audio/train-0-0.wav").stat().st_mtime_ns
+    longer_audio(path)
+    os.utime(path.parent / "audio/train-0-0.wav", ns=(0, before))
+
+
+@pytest.mark.parametrize("change", [rewritten, longer_audio, longer_audio_as_old, other_audio])
 def test_a_store_that_changed_is_scanned_again(
     made_up: Path, prompt: Prompt, scans: list[Path], change: Callable[[Path], None]
 ) -> None:
@@ -160,7 +166,18 @@ def test_other_code_is_another_scan(
     cached_scan(Store(made_up), prompt)
     monkeypatch.setattr(tokenizers, "__version__", "0")
     cached_scan(Store(made_up), prompt)
-    assert len(scans) == 4
+    monkeypatch.setattr(soundfile, "__libsndfile_version__", "0")
+    cached_scan(Store(made_up), prompt)
+    assert len(scans) == 5
+
+
+def test_audio_that_is_not_read_is_not_asked_for(made_up: Path, tokenizer: Tokenizer, scans: list[Path]) -> None:
+    """The control reads the same store as text: a touched file, or one that is not there, is no reason to scan."""
+    prompt = Prompt(tokenizer, input="text")
+    cached_scan(Store(made_up), prompt)
+    other_audio(made_up)
+    cached_scan(Store(made_up), prompt)
+    assert len(scans) == 1
 
 
 def test_the_cache_moves_with_its_store(tmp_path: Path, tokenizer: Tokenizer, scans: list[Path]) -> None:
@@ -184,15 +201,16 @@ def test_no_place_for_a_cache_is_no_fault(made_up: Path, prompt: Prompt, scans: 
 
 def test_a_damaged_cache_is_no_cache(made_up: Path, prompt: Prompt, scans: list[Path]) -> None:
     """A flipped bit in a length would shift the balance of ranks, or the loss, for ever."""
-    cached_scan(Store(made_up), prompt)
+    prompt = Prompt(prompt.tokenizer, max_tokens=int(np.sort(scan(Store(made_up), prompt).lengths)[-3]))
+    cached_scan(Store(made_up), prompt, "drop_dialogue")
     [file] = (made_up.parent / scan_cache.FOLDER).iterdir()
-    sound, expected = file.read_bytes(), scan(Store(made_up), prompt)
-    for place in np.linspace(0, len(sound) - 1, 40).astype(int):
+    sound, expected = file.read_bytes(), scan(Store(made_up), prompt, "drop_dialogue")
+    for place in [sound.index(b" tokens"), *np.linspace(0, len(sound) - 1, 40).astype(int)]:
         damaged = bytearray(sound)
         damaged[place] ^= 1
         file.write_bytes(damaged)
-        assert_same(cached_scan(Store(made_up), prompt), expected)
+        assert_same(cached_scan(Store(made_up), prompt, "drop_dialogue"), expected)
     for size in (0, 7, len(sound) // 2, len(sound) - 1):
         file.write_bytes(sound[:size])
-        assert_same(cached_scan(Store(made_up), prompt), expected)
-    assert len(scans) == 45
+        assert_same(cached_scan(Store(made_up), prompt, "drop_dialogue"), expected)
+    assert len(scans) == 46

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,8 +63,10 @@ def test_rows_are_the_dialogues_that_were_written(tmp_path: Path, audio: str) ->
             assert (found.audio is None) == (given.audio is None)
             if found.audio is not None and given.audio is not None:
                 np.testing.assert_array_equal(load_audio(found.audio), load_audio(given.audio))
-    with pytest.raises(IndexError):
-        store[10]
+    for row in (-1, 10):
+        with pytest.raises(IndexError):
+            store[row]
+    assert without_audio(pickle.loads(pickle.dumps(store))[9]) == without_audio(NOTED)  # as a data worker gets it
 
 
 def test_a_shard_has_its_name_once_it_is_on_the_disk(tmp_path: Path) -> None:
@@ -71,6 +74,31 @@ def test_a_shard_has_its_name_once_it_is_on_the_disk(tmp_path: Path) -> None:
     with durable_renames() as renamed:
         write_shard(tmp_path / "part.arrow", [NOTED])
     assert list(renamed) == [tmp_path / "part.arrow"]
+
+
+def test_a_shard_that_was_cut_makes_no_store(tmp_path: Path) -> None:
+    """Copied from many nodes, one may have broken off; a store that says it is whole must be."""
+    shard = write_shard(tmp_path / "part.arrow", [NOTED] * 3)
+    Path(shard.file).write_bytes(Path(shard.file).read_bytes()[:-8])
+    with pytest.raises(DataError, match=r"part\.arrow: has .* were written.*\[truncated\]"):
+        finish_store(tmp_path / "store", name="x", licence="", source="", splits={"train": [shard]})
+    assert not (tmp_path / "store" / "store.json").exists()
+
+
+def test_a_store_that_is_being_made_again_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped half way, the old description would stand over the new shards."""
+    write(tmp_path, [NOTED])
+
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("omnichat.data.shards._describe", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, [NOTED] * 2)
+    with pytest.raises(DataError, match=r"not whole.*\[no_file\]"):
+        read_info(tmp_path)
+    assert len(Store(write(tmp_path, [NOTED] * 2))) == 2
 
 
 def test_a_row_says_where_its_audio_lies(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ def test_rows_are_the_dialogues_of_the_file_in_any_order(made_up: Path) -> None:
     store = pickle.loads(pickle.dumps(Store(made_up)))
     assert len(store) == 9
     assert [store[row] for row in (8, 0, 5)] == [expected[row] for row in (8, 0, 5)]
+    for row in (-1, 9):
+        with pytest.raises(IndexError, match="has 9 rows"):
+            store[row]
 
 
 def test_lines_that_editors_leave_are_no_dialogues(made_up: Path) -> None:
@@ -98,7 +101,7 @@ def test_a_folder_that_is_no_split_leads_to_what_is(tmp_path: Path, folder: str,
 
 def test_a_store_that_was_not_finished_has_no_description(tmp_path: Path) -> None:
     """Half a corpus must not pass for a small one."""
-    write_store(tmp_path, {"train": [DIALOGUE]}, "x", "", "")
+    write_store(tmp_path, {"train": [DIALOGUE] * 2}, "x", "", "")
 
     def stops() -> Iterator[Dialogue]:
         yield DIALOGUE
@@ -106,6 +109,7 @@ def test_a_store_that_was_not_finished_has_no_description(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path, {"train": stops()}, "x", "", "")
+    assert len(Store(tmp_path / "train.jsonl")) == 2  # as it was
     with pytest.raises(DataError, match=r"store.json: .*not whole.*\[no_file\]"):
         read_info(tmp_path)
     (tmp_path / "store.json").write_text("[1]")

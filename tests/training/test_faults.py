@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from omnichat import build
 from omnichat.batch import PackedBatch
 from omnichat.chat import load_run
-from omnichat.checkpoint import CheckpointError, load_checkpoint, newest_valid, save_checkpoint
+from omnichat.checkpoint import Checkpoint, CheckpointError, load_checkpoint, newest_valid, save_checkpoint
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.data.dataset import DialogueDataset
 from omnichat.training import resume
@@ -25,7 +26,7 @@ from omnichat.training.fit import fit
 from omnichat.training.guard import TrainingError
 from omnichat.training.loggers import JsonLinesLogger
 from omnichat.training.module import OmniChatModule
-from omnichat.training.resume import frozen_identities, starting_point
+from omnichat.training.resume import check_stream, frozen_identities, starting_point
 from tests.disk import files_up_to
 
 QUICK = (
@@ -191,6 +192,29 @@ def test_a_checkpoint_of_another_model_is_refused_in_one_message(run_dir: Path, 
     # Another seed makes other random weights.
     assert said.count(" has the sha256 ") == 3  # whisper, beats and the language model
     assert str(run_dir / "checkpoints" / "2") in said
+
+
+def test_what_makes_no_other_model_may_change(run_dir: Path, tmp_path: Path) -> None:
+    """To go on elsewhere, with dropout or in half precision, must not need a training anew."""
+    values = values_of(run_dir)
+    whisper = values["model"]["encoders"]["whisper"]
+    shutil.copy(whisper["checkpoint"], moved := tmp_path / "moved.pt")
+    whisper["checkpoint"] = str(moved)
+    values["model"]["lora"]["dropout"], values["model"]["llm"]["dtype"] = 0.5, "bfloat16"
+    values |= {"resume": str(run_dir / "checkpoints" / "2"), "seed": 1}
+    start = starting_point(RunConfig.model_validate_json(json.dumps(values)), tmp_path / "checkpoints")
+    assert start is not None
+    assert start.path == run_dir / "checkpoints" / "2"
+
+
+def test_only_a_run_s_own_checkpoints_must_be_of_its_data(tmp_path: Path) -> None:
+    """`resume=PATH` begins with the weights and moments of a run on other data; from then on it is one run."""
+    start = Checkpoint(tmp_path / "checkpoints" / "2", 2, {"stream": "one"}, {})
+    check_stream(None, tmp_path / "checkpoints", "other")
+    check_stream(start, tmp_path / "checkpoints", "one")
+    check_stream(start, tmp_path / "elsewhere" / "checkpoints", "other")
+    with pytest.raises(CheckpointError, match="was trained on other data"):
+        check_stream(start, tmp_path / "checkpoints", "other")
 
 
 def test_frozen_weights_that_were_replaced_are_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from omnichat.file_hashes import file_sha256
 from omnichat.models import layers
 from omnichat.training.fit import fit
 from omnichat.training.module import OmniChatModule
+from omnichat.training.resume import starting_point
 
 QUICK = ("recipe=smoke", "data.made_up=8", "trainer.validate_every=0", "trainer.warmup_steps=1")
 
@@ -267,10 +268,11 @@ def test_a_run_does_not_go_back_in_its_own_folder(whole: Path) -> None:
     assert fit(config("trainer.max_steps=6", f"resume={whole / 'checkpoints' / '6'}"), whole) == 0
 
 
-def test_never_resume(whole: Path) -> None:
-    """resume=never protects a finished run."""
+def test_never_resume(whole: Path, tmp_path: Path) -> None:
+    """resume=never protects a finished run, and does not stop a new one."""
     with pytest.raises(ConfigError, match="resume"):
         fit(config("resume=never"), whole)
+    assert starting_point(config("resume=never"), tmp_path / "checkpoints") is None
 
 
 def test_damaged_newest_checkpoint_falls_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

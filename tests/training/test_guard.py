@@ -15,7 +15,7 @@ from omnichat.config import RunConfig, load_config
 from omnichat.models.omnichat import OmniChat
 from omnichat.training import module
 from omnichat.training.fit import fit
-from omnichat.training.guard import SKIPPED_FILE, SkippedSteps, TrainingError
+from omnichat.training.guard import SKIPPED_FILE, Place, SkippedSteps, TrainingError, explained, gradient_norm
 from omnichat.training.module import OmniChatModule
 from omnichat.training.optim import Verdict, build_optimizer
 from omnichat.training.resume import CheckpointWriter
@@ -161,6 +161,14 @@ def test_three_in_a_row_end_the_run(on_device: bool, tmp_path: Path, monkeypatch
     assert trained(tmp_path, 3) == trained(tmp_path, 1)
 
 
+def test_the_norm_is_over_what_has_a_gradient() -> None:
+    """A part without one has the norm 0, and does not stop the run."""
+    some, none = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
+    some.grad = torch.tensor([3.0, 4.0])
+    assert float(gradient_norm([some, none])) == 5.0
+    assert float(gradient_norm([none])) == 0.0
+
+
 def failing(error: Exception) -> Callable[..., Any]:
     """A step that raises."""
 
@@ -186,6 +194,25 @@ def test_faults_from_outside_are_explained(
     monkeypatch.setattr(OmniChatModule, "training_step", failing(error))
     with pytest.raises(TrainingError, match=message):
         fit(config("trainer.max_steps=1"), tmp_path)
+
+
+LOST = (
+    "[pair.cc:553] Connection closed by peer [127.0.0.1]:1",
+    "[pair.cc:553] Read error [127.0.0.1]:1: Connection reset by peer",
+    "NCCL communicator was aborted on rank 1.",
+    "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
+    "[unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete",
+)
+
+
+@pytest.mark.parametrize("message", LOST)
+def test_a_lost_rank_is_told_from_whatever_the_backend_says(message: str) -> None:
+    """gloo and NCCL say it in words of their own, none of which names the cure."""
+    with (
+        pytest.raises(TrainingError, match="step 7, rank 2: the connection to another rank is gone"),
+        explained(lambda: Place(7, 2, "nothing", "less")),
+    ):
+        raise RuntimeError(message)
 
 
 def test_other_errors_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
