@@ -310,12 +310,17 @@ def test_a_run_without_an_adapter(run_dir: Path, tmp_path: Path) -> None:
     start = load_checkpoint(run_dir / "checkpoints" / "2")
     state = json.loads(json.dumps(start.state))
     state["config"]["model"]["lora"]["enabled"] = False
+    state["style_fields"] = ["emotion"]
     save_checkpoint(tmp_path / "run" / "checkpoints", 2, {"mixformer": start.tensors["mixformer"]}, state)
     with pytest.raises(ConfigError, match="no adapter to merge"):
         export(tmp_path / "run", tmp_path / "merged", merge=True)
     export(tmp_path / "run", tmp_path / "out")
     assert not list((tmp_path / "out").glob("adapter*"))
     assert "trained no adapter" in (tmp_path / "out" / "README.md").read_text()
+    found = load_trained(tmp_path / "out")
+    assert found.tensors.keys() == {"mixformer"}
+    assert found.state["style_fields"] == ["emotion"]  # else chat would ask for what was never learnt
+    assert found.state["frozen"] == state["frozen"]  # else other experts would pass for these
 
 
 def test_all_faults_of_a_command_line_come_at_once(capsys: pytest.CaptureFixture[str]) -> None:

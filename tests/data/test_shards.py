@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 import torch
@@ -15,6 +16,7 @@ import torch
 from omnichat.audio import load_audio
 from omnichat.data.dataset import StoreDataset
 from omnichat.data.info import read_info
+from omnichat.data.lossless import cut_out
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.module import StoreBatches, make_loader
 from omnichat.data.shards import finish_store, write_shard
@@ -57,6 +59,7 @@ def test_rows_are_the_dialogues_that_were_written(tmp_path: Path, audio: str) ->
     dialogues = [*made_up_dialogues(tmp_path / "store", 9), NOTED]
     store = Store(write(tmp_path / "store", dialogues, audio=audio))
     assert len(store) == 10
+    unread = len(pickle.dumps(store))
     for row in (9, 0, 3, 4, 8, 1):
         assert without_audio(store[row]) == without_audio(dialogues[row])
         for found, given in zip(store[row].turns, dialogues[row].turns, strict=True):
@@ -67,6 +70,7 @@ def test_rows_are_the_dialogues_that_were_written(tmp_path: Path, audio: str) ->
         with pytest.raises(IndexError):
             store[row]
     assert without_audio(pickle.loads(pickle.dumps(store))[9]) == without_audio(NOTED)  # as a data worker gets it
+    assert len(pickle.dumps(store)) == unread  # which maps the shards itself
 
 
 def test_a_shard_has_its_name_once_it_is_on_the_disk(tmp_path: Path) -> None:
@@ -76,13 +80,64 @@ def test_a_shard_has_its_name_once_it_is_on_the_disk(tmp_path: Path) -> None:
     assert list(renamed) == [tmp_path / "part.arrow"]
 
 
-def test_a_shard_that_was_cut_makes_no_store(tmp_path: Path) -> None:
+def test_a_shard_of_another_size_makes_no_store(tmp_path: Path) -> None:
     """Copied from many nodes, one may have broken off; a store that says it is whole must be."""
     shard = write_shard(tmp_path / "part.arrow", [NOTED] * 3)
-    Path(shard.file).write_bytes(Path(shard.file).read_bytes()[:-8])
-    with pytest.raises(DataError, match=r"part\.arrow: has .* were written.*\[truncated\]"):
-        finish_store(tmp_path / "store", name="x", licence="", source="", splits={"train": [shard]})
+    content = Path(shard.file).read_bytes()
+    for other in (content[:-8], content + b"0"):
+        Path(shard.file).write_bytes(other)
+        with pytest.raises(DataError, match=r"part\.arrow: has .* were written.*\[truncated\]"):
+            finish_store(tmp_path / "store", name="x", licence="", source="", splits={"train": [shard]})
     assert not (tmp_path / "store" / "store.json").exists()
+
+
+def test_parts_without_a_dialogue_are_left_out(tmp_path: Path) -> None:
+    """Where all dialogues of a part were refused, its file would be one more to copy, open and map."""
+    empty, full = (write_shard(tmp_path / f"{len(rows)}.arrow", rows) for rows in ([], [NOTED]))
+    finish_store(tmp_path / "store", name="x", licence="", source="", splits={"train": [empty, full]})
+    assert [shard.file for shard in read_info(tmp_path / "store").shards["train"]] == [
+        "train/data-00000-of-00001.arrow"
+    ]
+
+
+def test_batches_hold_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader maps a batch at a time. Rows that two batches hold would be learnt twice, too large ones fill memory."""
+    dialogues = made_up_dialogues(tmp_path / "made_up", 5)
+
+    def sizes(rows: int, size: int) -> list[int]:
+        monkeypatch.setattr("omnichat.data.shards.BATCH_ROWS", rows)
+        monkeypatch.setattr("omnichat.data.shards.BATCH_BYTES", size)
+        shard = write_shard(tmp_path / "part.arrow", dialogues)
+        assert shard.rows == 5
+        with pa.ipc.open_stream(shard.file) as stream:
+            batches = list(stream)
+        assert [name for batch in batches for name in batch["id"].to_pylist()] == [one.id for one in dialogues]
+        return [len(batch) for batch in batches]
+
+    whole = sizes(5, 2**30)
+    alone = sizes(5, 1)
+    assert (whole, alone, sizes(2, 2**30)) == ([5], [1] * 5, [2, 2, 1])
+    of_three = sum(len(cut_out(turn.audio)[0]) for one in dialogues[:3] for turn in one.turns if turn.audio)
+    assert sizes(2, of_three) == [2, 2, 1]
+    monkeypatch.setattr("omnichat.data.shards.MAX_ROW_BYTES", 100)
+    with pytest.raises(DataError, match=r"bytes of audio, a row takes 100; split the dialogue.*\[too_large\]"):
+        sizes(5, 2**30)
+
+
+def test_references_stay_below_the_store(tmp_path: Path) -> None:
+    """A store that is moved or published would lose what lies elsewhere: beside it, behind a link, in another shard."""
+    store, beside = tmp_path / "store", tmp_path / "store2"
+    store.mkdir()
+    (dialogue,) = made_up_dialogues(beside, 1)
+    audio = next(turn.audio for turn in dialogue.turns if turn.audio is not None)
+    (store / "link.wav").symlink_to(audio.path)
+    (store / "other.arrow").write_bytes(b"before" + Path(audio.path).read_bytes())
+    size = Path(audio.path).stat().st_size
+    inside = replace(audio, path=str(store / "other.arrow"), offset=6, size=size)
+    for ref in (audio, replace(audio, path=str(store / "link.wav")), inside):
+        turn = Turn("user", "hi", audio=ref)
+        with pytest.raises(DataError, match=r"\[path_outside_root\]"):
+            write_shard(store / "part.arrow", [Dialogue("d", (turn, Turn("assistant", "yes")))], "reference", store)
 
 
 def test_a_store_that_is_being_made_again_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,25 @@ def test_an_id_of_two_splits_is_a_fault(tmp_path: Path) -> None:
     assert "test.jsonl:1 too" in faults[0]["message"]
 
 
+def test_what_the_assistant_says_aloud_is_checked_too(tmp_path: Path) -> None:
+    """No run of today hears it; a corpus that is published is for others as well."""
+    made_up_dialogues(tmp_path, 1)
+    record = json.loads((tmp_path / "train.jsonl").read_text())
+    record["turns"][-1]["audio"] = {"path": "audio/none.wav", "num_samples": 16_000}
+    (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
+    (fault,) = check(tmp_path / "train.jsonl").faults
+    assert (fault["reason"], fault["turn"]) == ("no_file", len(record["turns"]) - 1)
+
+
+def test_what_a_reader_refused_is_no_split(tmp_path: Path) -> None:
+    """Its list lies beside what was kept, and is none of dialogues."""
+    made_up_dialogues(tmp_path, 2)
+    (tmp_path / "store.json").unlink(missing_ok=True)
+    (tmp_path / "rejects.jsonl").write_text('{"reason": "no_file"}\n')
+    parts, faults = parts_of(tmp_path)
+    assert ([part.split for part in parts], faults) == (["train"], [])
+
+
 def test_lengths_in_tokens_are_checked_where_they_are_asked_for(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """The context is a run's matter; who knows it can ask ahead."""
     tokenizer.save(str(tmp_path / "tokenizer.json"))

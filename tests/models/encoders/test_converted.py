@@ -27,6 +27,22 @@ def test_the_same_frames(expert: str, tmp_path: Path) -> None:
     assert torch.equal(found_lengths, expected_lengths)
 
 
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "options"),
+    [
+        *(("beats", "beats/beats_pretrained.pt", {"layout": layout}) for layout in ("tokens", "time")),
+        *(("whisper", "whisper/whisper80.pt", {"context": context}) for context in ("pad30", "trim")),
+    ],
+)
+def test_options_are_obeyed_and_kept(name: str, checkpoint: str, options: dict[str, str], tmp_path: Path) -> None:
+    """Another layout has the same shape: it would be trained on, and kept in a feature cache, under a wrong name."""
+    save_converted(load_encoder(name, GOLDEN / checkpoint), tmp_path)
+    original, found = (load_encoder(name, path, **options) for path in (GOLDEN / checkpoint, tmp_path))
+    assert found.options == original.options == options
+    clip = torch.randn(1, 8_000, generator=torch.Generator().manual_seed(0)) / 10, torch.tensor([8_000])
+    assert torch.equal(found(*clip)[0], original(*clip)[0])
+
+
 def test_labels_of_a_fine_tuned_beats(tmp_path: Path) -> None:
     """Classes without names cannot be read."""
     encoder = load_encoder("beats", GOLDEN / "beats/beats_finetuned.pt")

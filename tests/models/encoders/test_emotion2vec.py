@@ -46,6 +46,18 @@ def test_normalisation_is_over_the_clip_alone() -> None:
     assert not normalised[2].any()
 
 
+def test_a_negative_scale_of_positions_is_none(golden, waves) -> None:
+    """Prevents attention that grows with distance, where training left such a scale: upstream clamps it at zero."""
+    clip = waves["w4_562ms"][None], torch.tensor([len(waves["w4_562ms"])])
+    found = []
+    for scale in (-1.0, 0.0, 1.0):
+        encoder = load_encoder("emotion2vec", golden / "emotion2vec/base")
+        encoder.net.modality_encoders["AUDIO"].alibi_scale.data.fill_(scale)
+        found.append(encoder(*clip)[0])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
 def test_alibi_slopes() -> None:
     """Prevents a wrong rule for heads that are no power of two: base has 12, plus 16."""
     assert alibi_slopes(4) == [2**-2, 2**-4, 2**-6, 2**-8]

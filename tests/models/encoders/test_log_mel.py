@@ -40,6 +40,15 @@ def test_a_clip_in_a_batch_is_as_alone(length) -> None:
     assert not batch[0, :, count:].any()
 
 
+def test_the_floor_is_below_the_clip_s_own_maximum() -> None:
+    """Prevents that what lies behind a clip, its first sample held, lifts the floor over what is quiet in it."""
+    wave = 1e-4 * torch.randn(1, 1_600, generator=torch.Generator().manual_seed(0))
+    wave[0, 0] = 1.0
+    alone, _ = log_mel(wave, torch.tensor([1_600]), 80)
+    batch, _ = log_mel(F.pad(wave, (0, 14_400)), torch.tensor([1_600]), 80)
+    torch.testing.assert_close(batch[:, :, :10], alone, atol=1e-5, rtol=0)
+
+
 def test_usable_in_training_after_inference_mode() -> None:
     """Prevents cached filters that were made as inference tensors, which no backward pass may save."""
     module._filters.cache_clear()

@@ -148,6 +148,34 @@ class Miscounted(Kept):
         return frames[:, 1:], counts - 1
 
 
+class Narrow(Kept):
+    """Its frames are narrower than it says."""
+
+    def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """By one."""
+        frames, counts = super().forward(waves, lengths)
+        return frames[..., 1:], counts
+
+
+class Uncounted(Kept):
+    """It takes padding for frames."""
+
+    def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """All of them."""
+        frames, counts = super().forward(waves, lengths)
+        return frames, torch.full_like(counts, frames.shape[1])
+
+
+class Overflowing(Kept):
+    """A frame that is no number, in a clip's own."""
+
+    def forward(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The first."""
+        frames, counts = super().forward(waves, lengths)
+        frames[:, 0] = torch.inf
+        return frames, counts
+
+
 class Fast(Kept):
     """100 frames a second."""
 
@@ -162,6 +190,9 @@ class Fast(Kept):
         (Leaking, "differ by .* in a batch from those alone"),
         (Unmasked, "beyond a clip's own count must be zero"),
         (Miscounted, r"its num_frames and dim say \(2, 50, 4\)"),
+        (Narrow, r"gives frames of \(2, 50, 3\)"),
+        (Uncounted, r"counts \[50, 50\], its num_frames and dim say .* \[50, 43\]"),
+        (Overflowing, "all of them finite"),
         (Fast, "gives 100 frames for 1 s, where experts have 50"),
         (lambda path: torch.nn.Linear(1, 1), "gives Linear, not an EncoderNet"),
     ],
