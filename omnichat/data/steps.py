@@ -76,8 +76,8 @@ def _even_out(shares: list[list[int]], lengths: Sequence[int]) -> None:
                 for taken in (None, *share):
                     moved = lengths[given] - (lengths[taken] if taken is not None else 0)
                     after = max(loads[heavy] - moved, loads[light] + moved)
-                    # An empty micro-batch would be no step for its rank.
-                    if light != heavy and after < best and (taken is not None or len(shares[heavy]) > 1):
+                    # Never so for the last dialogue of the heaviest, nor within it: neither makes it lighter.
+                    if after < best:
                         best, change = after, (light, given, taken, moved)
         if change is None:
             return

@@ -79,6 +79,8 @@ def test_dialogues_are_shared_out_longest_first() -> None:
     # One dialogue each: 9 with 1, 8 with 2; and never three micro-batches on one rank.
     assert split_step([9, 8, 2, 1], 2, 2) == [[[0], [3]], [[1], [2]]]
     assert split_step([100, 1, 1, 1], 2, 2) == [[[0], [3]], [[1], [2]]]
+    # 27 and 23 become 24 and 26 by an exchange (11 for 8), then 25 and 25 by a move (1).
+    assert split_step([8, 8, 14, 1, 8, 11], 2) == [[[2, 5]], [[0, 1, 3, 4]]]
 
 
 IMBALANCE = 1.05  # the heaviest rank over the mean of all: what the others wait for
