@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
-from omnichat.batch import Example, PackedBatch, pack
+from omnichat.batch import Example, PackedBatch, SharedPrefix, pack, to_device
 from omnichat.dialogue import AudioRef, Dialogue, Style, Turn
 from omnichat.prompt import Prompt, Slot, Tokens
 
@@ -130,6 +130,45 @@ def test_cached_features_lie_end_to_end_with_their_lengths() -> None:
     assert batch.features["beats"][0].shape == (4, 3)
     assert batch.features["beats"][1] == (3, 1)
     assert batch.wave_lengths.tolist() == [6_000, 6_000]
+
+
+def test_a_dialogue_without_audio_goes_with_cached_features() -> None:
+    """It has neither waves nor features, and is no mixture of the two."""
+    cached = example(waves=(), features=({"whisper": np.ones((4, 2), np.float16)},))
+    batch = pack([words(1, 2), cached])
+    assert batch.waves is None
+    assert batch.features is not None
+    assert batch.features["whisper"][1] == (4,)
+    assert batch.slots.tolist() == [3, 4]
+    assert batch.clip_dialogues.tolist() == [1]
+
+
+def test_all_tensors_of_a_batch_move_and_all_else_stays() -> None:
+    """A tensor left behind stops the step on a GPU; a changed count is another loss."""
+    cached = example(waves=(), features=({"whisper": np.ones((4, 2), np.float16)},))
+    for batch in (pack([cached, cached], share_prefix=True), pack([example(), two_turns((200, 400))])):
+        moved = to_device(batch, torch.device("meta"))
+        assert type(moved.shared) is type(batch.shared)
+        assert (moved.features is None) == (batch.features is None)
+        for one, other in zip(_values(moved), _values(batch), strict=True):
+            if isinstance(other, torch.Tensor):
+                assert one.device.type == "meta"
+                assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            else:
+                assert one == other
+
+
+def _values(batch: PackedBatch) -> list[object]:
+    """All fields, with those of the shared prefix and of the features."""
+    values: list[object] = []
+    for name, value in batch._asdict().items():
+        if isinstance(value, SharedPrefix):
+            values += value
+        elif name == "features" and value is not None:
+            values += [part for expert in value for part in (expert, *value[expert])]
+        else:
+            values.append(value)
+    return values
 
 
 def test_bits_of_bfloat16_become_bfloat16() -> None:

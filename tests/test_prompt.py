@@ -188,6 +188,34 @@ def test_the_input_decides_what_the_model_gets(tokenizer: Tokenizer) -> None:
     assert ["how are you" in texts[name] for name in texts] == [False, True, True]
 
 
+def user_message(tokenizer: Tokenizer, turn: Turn, input: str) -> str:
+    """What stands between the user's header and the end of the turn."""
+    prompt = Prompt(tokenizer, input=input)
+    text = text_of(prompt, prompt.render(Dialogue("d", (turn, ANSWER))).ids)
+    return text.partition("user<|end_header_id|>\n\n")[2].partition("<|eot_id|>")[0]
+
+
+def test_a_user_message_is_slots_a_line_end_and_the_words(tokenizer: Tokenizer) -> None:
+    """Fails when a line end stands where there is nothing to part, or a turn that is only written is refused."""
+    slots = "<|reserved_special_token_0|>" * num_windows(2 * SECOND)
+    spaced = replace(HEARD, text=" how are you\n")
+    written, unwritten = replace(spaced, audio=None), replace(HEARD, text=" ")
+    assert user_message(tokenizer, spaced, "speech") == slots
+    assert user_message(tokenizer, spaced, "text") == "how are you"
+    assert user_message(tokenizer, spaced, "speech+text") == f"{slots}\nhow are you"
+    assert user_message(tokenizer, written, "text") == "how are you"
+    assert user_message(tokenizer, written, "speech+text") == "how are you"
+    assert user_message(tokenizer, unwritten, "speech+text") == slots
+
+
+def test_space_around_texts_is_no_part_of_the_prompt(tokenizer: Tokenizer) -> None:
+    """A line end at the end of a YAML text, or of a transcript, would be another prompt."""
+    plain = Prompt(tokenizer, system="Listen.").render(DIALOGUE)
+    spaced = replace(ANSWER, text=" fine, you?\n")
+    tokens = Prompt(tokenizer, system=" Listen.\n").render(Dialogue("d1", (HEARD, spaced)))
+    assert tokens.ids.tolist() == plain.ids.tolist()
+
+
 def test_a_turn_without_what_the_input_needs_is_named(tokenizer: Tokenizer) -> None:
     """A user turn that renders to nothing would be learnt as silence."""
     mute = Dialogue("d7", (HEARD, ANSWER, Turn("user", "read me"), ANSWER))

@@ -14,9 +14,10 @@ from omnichat.audio import load_audio
 from omnichat.batch import pack
 from omnichat.data.dataset import DialogueDataset, StoreDataset, make_example
 from omnichat.data.made_up import made_up_dialogues
+from omnichat.data.mixture import BLOCK
 from omnichat.data.scan import Scan, scan
 from omnichat.data.store import Store
-from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
+from omnichat.dialogue import STYLE_FIELDS, AudioRef, DataError, Dialogue, Turn
 from omnichat.prompt import Prompt
 
 
@@ -70,6 +71,26 @@ def test_broken_audio_names_the_dialogue(made_up: Path, prompt: Prompt) -> None:
         StoreDataset(made_up, prompt)[2]
 
 
+def test_broken_audio_names_the_turn_of_the_stored_dialogue(made_up: Path, prompt: Prompt) -> None:
+    """Whoever looks for the turn looks in the store, where the oldest turns still stand."""
+    store = Store(made_up)
+    row = next(row for row in range(9) if len(store[row].turns) >= 4)
+    turn = len(store[row].turns) - 2
+    (made_up.parent / f"audio/train-{row}-{turn // 2}.wav").unlink()
+    wanted = rf"train.jsonl:{row + 1}: dialogue 'train-{row}': turn {turn}: .*\[no_file\]"
+    with pytest.raises(DataError, match=wanted):
+        StoreDataset(store, prompt)[row]
+    with pytest.raises(DataError, match=wanted):
+        StoreDataset(store, prompt, rows=[row], first_turns=np.array([2]))[0]
+    with pytest.raises(DataError, match=rf"^dialogue 'train-{row}': turn {turn}: "):
+        make_example(store[row], prompt)
+    whole = replace(scan(Store(made_up), Prompt(prompt.tokenizer, input="text")), first_turns=np.full(9, 2, np.int32))
+    stream = DialogueDataset({"real": whole.first(row + 1)}, {"real": 1.0}, prompt)
+    index = next(index for index in range(row + 1) if stream.mixture[index][1] == row)
+    with pytest.raises(DataError, match=wanted):
+        stream[index]
+
+
 def test_the_stream_draws_what_the_mixture_says(stream: DialogueDataset) -> None:
     """Index, source and dialogue must agree, in this process and in a worker's copy."""
     copy = pickle.loads(pickle.dumps(stream))
@@ -88,6 +109,60 @@ def test_lengths_and_targets_are_known_without_reading(stream: DialogueDataset) 
     examples = [stream[index] for index in indices]
     assert stream.lengths(indices).tolist() == [len(example.tokens.ids) for example in examples]
     assert stream.num_targets(indices) == pack(examples).num_targets
+
+
+def test_shares_count_every_index_once(stream: DialogueDataset) -> None:
+    """Far into a run, where they are counted in several pieces: a piece lost or counted twice shifts every share."""
+    stop = 2 * BLOCK + 5
+    found = stream.shares(stop)
+    assert tuple(drawn.dialogues for drawn in found.drawn.values()) == stream.mixture.counts(stop)
+    assert sum(drawn.targets for drawn in found.drawn.values()) == stream.num_targets(range(stop))
+
+
+def test_the_longest_are_those_of_all_sources_that_are_drawn(stream: DialogueDataset) -> None:
+    """They are tried before the first step: a longer one later would end the run for lack of memory."""
+    lengths = {name: sorted(scan.lengths.tolist(), reverse=True) for name, scan in stream.scans.items()}
+    both = sorted(lengths["synthetic"] + lengths["real"], reverse=True)
+    for count in (1, 3, 12, 50):
+        assert [len(example.tokens.ids) for example in stream.longest(count)] == both[:count]
+    alone = DialogueDataset(stream.scans, {"synthetic": 0.0, "real": 1.0}, stream.prompt)
+    assert [len(example.tokens.ids) for example in alone.longest(50)] == lengths["real"]
+    assert {example.source for example in alone.longest(50)} == {"real"}
+
+
+def test_a_field_that_any_source_knows_is_taught(stream: DialogueDataset) -> None:
+    """Replies would otherwise be written `unknown` in a field that the model has learnt, or guessed in one it has not.
+
+    A source that is not drawn teaches nothing.
+    """
+    known = {"synthetic": [True, False, False, True], "real": [False, True, False, True]}
+    scans = {name: replace(part, style_fields=np.array(known[name])) for name, part in stream.scans.items()}
+    both = DialogueDataset(scans, {"synthetic": 0.3, "real": 0.7}, stream.prompt)
+    assert both.style_fields() == (STYLE_FIELDS[0], STYLE_FIELDS[1], STYLE_FIELDS[3])
+    one = DialogueDataset(scans, {"synthetic": 0.0, "real": 1.0}, stream.prompt)
+    assert one.style_fields() == (STYLE_FIELDS[1], STYLE_FIELDS[3])
+
+
+def test_what_is_over_the_limit_is_listed_for_every_source(stream: DialogueDataset) -> None:
+    """The places in the store, and what was done: a dialogue that is left out of the list is lost in silence."""
+    scans = {}
+    for name, part in stream.scans.items():
+        first_turns = np.zeros_like(part.first_turns)
+        first_turns[1:3] = 2, 4
+        fault = DataError("too_long", "too long", f"{name}:9")
+        scans[name] = replace(part, rows=part.rows + 1, first_turns=first_turns, dropped=(fault,))
+    lines = DialogueDataset(scans, {"synthetic": 0.3, "real": 0.7}, stream.prompt).overlong()
+    paths = {name: part.store.path for name, part in scans.items()}
+    assert lines == [
+        line
+        for name in ("synthetic", "real")
+        for line in (
+            f"{paths[name]}:3: without its first 2 turns",
+            f"{paths[name]}:4: without its first 4 turns",
+            f"left out: {name}:9: too long [too_long]",
+        )
+    ]
+    assert len(DialogueDataset(scans, {"synthetic": 0.0, "real": 1.0}, stream.prompt).overlong()) == 3
 
 
 def test_dropped_dialogues_never_come_up(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -130,14 +205,18 @@ def test_the_fingerprint_tells_streams_apart(stream: DialogueDataset) -> None:
     same = DialogueDataset(sources, weights, stream.prompt, seed=4)
     fewer = sources | {"real": replace(sources["real"], rows=sources["real"].rows[1:])}
     other = replace(sources["real"], rows=sources["real"].rows[::-1])
+    longer = replace(sources["real"], lengths=sources["real"].lengths + 1)
+    renamed = {"made": 0.3, "real": 0.7}
     others = [
         DialogueDataset(sources, weights, stream.prompt, seed=5),
         DialogueDataset(sources, {"synthetic": 0.4, "real": 0.6}, stream.prompt, seed=4),
         DialogueDataset(fewer, weights, stream.prompt, seed=4),
         DialogueDataset(sources | {"real": other}, weights, stream.prompt, seed=4),
+        DialogueDataset(sources | {"real": longer}, weights, stream.prompt, seed=4),
+        DialogueDataset({"made": sources["synthetic"], "real": sources["real"]}, renamed, stream.prompt, seed=4),
     ]
     assert same.fingerprint() == stream.fingerprint()
-    assert len({stream.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+    assert len({stream.fingerprint(), *(other.fingerprint() for other in others)}) == 7
 
 
 def test_a_stream_that_cannot_be_is_named(stream: DialogueDataset, tokenizer: Tokenizer) -> None:

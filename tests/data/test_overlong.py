@@ -11,7 +11,7 @@ from omnichat.audio import load_audio
 from omnichat.config import load_config
 from omnichat.data.dataset import DialogueDataset, StoreDataset
 from omnichat.data.made_up import made_up_dialogues
-from omnichat.data.overlong import shorten, without_oldest
+from omnichat.data.overlong import round_starts, shorten, without_oldest
 from omnichat.data.scan import Scan, scan
 from omnichat.data.store import Store
 from omnichat.dialogue import AudioRef, DataError, Dialogue, Turn
@@ -63,6 +63,13 @@ def test_as_few_of_the_oldest_rounds_go_as_needed(tokenizer: Tokenizer, opening:
             with pytest.raises(DataError, match=r"dialogue 'd': .*over the limit of \d+.*overlong=drop_dialogue") as e:
                 shorten(dialogue, prompt)
             assert e.value.reason == "last_round_too_long"
+
+
+def test_a_round_begins_with_the_user() -> None:
+    """Fails when a dialogue is cut between two assistant turns: the second would then answer nobody."""
+    said = Turn("assistant", "yes")
+    turns = (said, heard(1), said, said, heard(1), heard(1), said, heard(1), said)
+    assert round_starts(Dialogue("d", turns)) == [1, 4, 7]
 
 
 def test_what_is_kept_is_kept_whole(tokenizer: Tokenizer) -> None:

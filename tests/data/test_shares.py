@@ -7,7 +7,7 @@ import pytest
 from omnichat.data.dataset import DialogueDataset
 from omnichat.data.made_up import made_up_dialogues
 from omnichat.data.scan import scan
-from omnichat.data.shares import Drawn, Shares, describe, sources_in
+from omnichat.data.shares import Drawn, Shares, describe, sources_in, synthetic_share
 from omnichat.data.store import Store
 from omnichat.prompt import Prompt
 
@@ -39,6 +39,16 @@ def test_what_is_not_there_has_no_share() -> None:
     assert "data/share/seconds/a" not in shares.metrics()
     assert "seconds" not in describe("a", shares.metrics())
     assert Shares({"a": 4}).metrics() == {"data/passes/a": 0.0}
+
+
+def test_the_synthetic_share_is_that_of_the_last_step_that_has_one() -> None:
+    """Fails when a report takes the share of an earlier step, or invents one."""
+    keys = [f"data/share/targets/{name}" for name in ("synthetic", "real")]
+    first, last = {keys[0]: 0.5, keys[1]: 0.5}, {keys[0]: 0.2, keys[1]: 0.8}
+    assert synthetic_share([first, last, {"val/loss": 1.0}], "targets") == 0.2
+    assert synthetic_share([{keys[1]: 1.0}], "targets") == 0.0, "only real ones were drawn"
+    assert synthetic_share([first], "seconds") is None
+    assert synthetic_share([], "targets") is None
 
 
 @pytest.mark.parametrize("stop", [0, 1, 47, 300])

@@ -72,6 +72,25 @@ def test_by_hand() -> None:
     assert found.groups.n == 3
 
 
+def test_a_branch_is_right_where_all_its_dialogues_are() -> None:
+    """One dialogue of two with the same reference is luck: the branch is wrong, and with it the group."""
+    sad, happy = ("sad", "i am so sorry"), ("happy", "that is wonderful news")
+    found = counterfactual(["g"] * 3, [sad, sad, happy], [sad, ("happy", sad[1]), happy])
+    assert found is not None
+    assert (found.branches.value, found.branches.n) == (0.5, 2)
+    assert found.groups.value == 0
+
+
+def test_a_group_of_one_is_passed_over() -> None:
+    """Fails when a script that was spoken in one way only counts, or ends the counting."""
+    sad, happy = ("sad", "i am so sorry"), ("happy", "that is wonderful news")
+    contents = [sad, sad, sad, happy, happy, sad]
+    found = counterfactual(["alone", "alone", "g", "g", None, "h"], contents, contents)
+    assert found is not None
+    assert (found.groups.n, found.branches.n, found.deaf_branches) == (1, 2, 0.5)
+    assert counterfactual(["alone", "alone", None], [sad, sad, happy], [sad, sad, happy]) is None
+
+
 def test_a_tie_is_wrong() -> None:
     """Words as near to the sibling as to its own reference show nothing, though the emotion is right."""
     references = [("sad", "oh no"), ("happy", "oh my")]

@@ -59,6 +59,13 @@ def test_references_without_emotion_do_not_count() -> None:
     assert metric.value == 1
 
 
+def test_a_reference_without_emotion_is_no_class() -> None:
+    """It would stand in the confusion matrix as a row of its own."""
+    matrix = confusion([None, "sad"], ["happy", "sad"])
+    assert (matrix.labels, matrix.columns) == (("sad",), ("sad", "happy", UNREADABLE))
+    assert matrix.counts.tolist() == [[1, 0, 0]]
+
+
 def test_f1_without_any_reference_is_refused() -> None:
     """There is no such number."""
     with pytest.raises(ValueError, match="at least one reference"):
@@ -85,6 +92,7 @@ def test_majority_takes_the_paper_s_order_in_a_tie() -> None:
     """The baseline must not depend on the order of the replies."""
     assert majority(["sad", "happy", "sad", "happy", None]) == "happy"
     assert majority(["sad", "happy", "sad"]) == "sad"
+    assert majority(["sad", None, None]) == "sad"
 
 
 def test_style_accuracy_counts_known_fields_only() -> None:

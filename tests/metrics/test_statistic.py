@@ -65,6 +65,7 @@ def test_no_interval_without_resamples_or_with_one_reply() -> None:
     """An interval from nothing would look like certainty."""
     assert mean([1.0, 0.0], "m").interval(resample(["a", "b"], 0, 0)) is None
     assert mean([1.0, None], "m").interval(resample(["a", "b"], 10, 0)) is None
+    assert mean([1.0, 0.0], "m").interval(resample(["a", "b"], 50, 0)) == (0.0, 1.0)
 
 
 def test_no_interval_of_one_unit() -> None:

@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
 from omnichat.metrics.statistic import Missing, Statistic, resample
-from omnichat.metrics.text import bertscore, bleu, load_wordnet, meteor, rouge_l
+from omnichat.metrics.text import bertscore, bleu, load_wordnet, meteor, rouge_l, sentence_bleu
 
 # Made by make_reference.py with the standard libraries alone, through `evaluate` where its modules work offline.
 REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
@@ -54,6 +54,14 @@ def test_bleu_equals_sacrebleu() -> None:
     theirs = BLEU()
     assert metric.value == pytest.approx(theirs.corpus_score(replies, [references]).score / 100, abs=1e-12)
     assert metric.signature == f"BLEU|{theirs.get_signature()}"
+
+
+def test_the_bleu_of_a_sentence_by_hand() -> None:
+    """Where a reply is shorter than four words, its own n-grams count: else each would score 0."""
+    assert sentence_bleu("so sorry", "so sorry") == pytest.approx(1)
+    # 3 of 4 words, 2 of 3 pairs, 1 of 2 triples; no four words in a row: smoothed to half of one.
+    assert sentence_bleu("i am so sorry", "i am so glad") == pytest.approx((3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
+    assert sentence_bleu("so sorry", "") == 0
 
 
 def test_bleu_of_a_resample_equals_sacrebleu_on_its_replies() -> None:

@@ -64,6 +64,27 @@ def test_gate_is_a_sigmoid_of_the_mean_over_queries() -> None:
     torch.testing.assert_close(embeds, mixformer.project(hidden * expected[..., None, None]))
 
 
+def test_what_is_reported_of_each_expert_by_hand() -> None:
+    """Fails when gates or norms are another expert's, are sums, or are taken over the wrong axis."""
+    torch.manual_seed(0)
+    mixformer = MixFormer(WIDTHS, 7, gate="channel", **SMALL)
+    _, gates, norms = mixformer(features(), FRAMES)
+    assert gates.shape == norms.shape == (2, 3, 3)
+    assert norms.dtype == torch.float32
+    assert not norms.requires_grad
+    for place, name in enumerate(WIDTHS):
+        hidden = mixformer.experts[name](*features()[name], FRAMES)
+        weight = torch.sigmoid(hidden @ mixformer.gates[name].weight.T + mixformer.gates[name].bias)
+        for clip in range(2):
+            for window in range(3):
+                queries = hidden[clip, window]
+                expected = sum(query.square().sum().sqrt() for query in queries) / len(queries)
+                torch.testing.assert_close(norms[clip, window, place], expected)
+                mean = weight[clip, window].sum() / (SMALL["queries"] * SMALL["hidden"])
+                torch.testing.assert_close(gates[clip, window, place], mean)
+    assert norms[0, 2, 2] == 0, "the third expert has no frame there"
+
+
 def test_a_clip_does_not_depend_on_its_batch() -> None:
     """Fails when padding to the longest clip changes a shorter one, or frames beyond the clip's own count are heard."""
     torch.manual_seed(0)

@@ -47,13 +47,17 @@ def test_losses_are_sums_over_targets(model: OmniChat, examples: list[Example]) 
     hidden = packed_hidden(model.llm, heard.embeds, batch.positions, batch.starts, batch.max_length)
     logits = model.llm.lm_head(hidden).log_softmax(-1)
     sums = {STYLE_TARGET: 0.0, CONTENT_TARGET: 0.0}
+    each = []
     for position, label in enumerate(batch.labels.tolist()):
         if label != -100:
-            sums[int(batch.kinds[position])] -= float(logits[position - 1, label].detach())
+            each.append(-float(logits[position - 1, label].detach()))
+            sums[int(batch.kinds[position])] += each[-1]
     assert losses.style.item() == pytest.approx(sums[STYLE_TARGET], rel=1e-5)
     assert losses.content.item() == pytest.approx(sums[CONTENT_TARGET], rel=1e-5)
     assert losses.total.item() == pytest.approx(sum(sums.values()), rel=1e-5)
-    assert {part.dtype for part in losses[:3]} == {torch.float32}
+    assert losses.per_target.tolist() == pytest.approx(each, rel=1e-4)
+    assert {part.dtype for part in (*losses[:3], losses.per_target)} == {torch.float32}
+    assert [name for name, part in losses._asdict().items() if part.requires_grad] == ["total"]
     assert (losses.style_targets + losses.content_targets).item() == batch.num_targets
     assert losses.style_targets.item() == (batch.kinds == STYLE_TARGET).sum()
     assert losses.gates.shape == (len(batch.wave_lengths), 89, 3)  # 1500 frames are the longest piece

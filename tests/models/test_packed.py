@@ -16,6 +16,7 @@ from omnichat.batch import Example, SharedPrefix, pack
 from omnichat.models import packed as packed_module
 from omnichat.models.llm import add_lora, load_llm
 from omnichat.models.packed import packed_hidden, with_last_layer
+from omnichat.models.tiny import default_texts, llama_config, write_llama, write_tokenizer
 from omnichat.prompt import Tokens
 from tests.models.conftest import LENGTHS, embeddings, packed
 
@@ -53,6 +54,20 @@ def test_packed_dialogues_do_not_see_each_other(llm: LlamaForCausalLM) -> None:
 
 def test_packed_equals_transformers_one_by_one(llm: LlamaForCausalLM) -> None:
     """Fails when causality, positions, scaling or grouped heads are wrong inside a dialogue."""
+    assert_as_transformers(llm)
+
+
+def test_all_layers_of_a_deeper_model_are_run(tmp_path: Path) -> None:
+    """Fails when one between the first and the last is left out, which a model of two layers does not have."""
+    torch.manual_seed(0)
+    config = llama_config(write_tokenizer(tmp_path, default_texts(), 300), width=32, heads=4, layers=4)
+    config.initializer_range = 0.3
+    write_llama(tmp_path, LlamaForCausalLM(config))
+    assert_as_transformers(with_last_layer(load_llm(tmp_path)))
+
+
+def assert_as_transformers(llm: LlamaForCausalLM) -> None:
+    """Dialogues end to end give the hidden states that transformers' own forward gives each of them alone."""
     rows = embeddings()
     with torch.no_grad():
         ours = packed(llm, rows)

@@ -109,6 +109,42 @@ def test_one_call_equals_a_loop_over_windows(queries: int, stride: int | None) -
                 torch.testing.assert_close(output[clip, window], alone, atol=1e-5, rtol=0)
 
 
+def test_a_window_beyond_an_expert_s_frames_is_nothing() -> None:
+    """Fails when an expert that ends before its clip does, as BEATs, says something of a window it has no frame of."""
+    torch.manual_seed(0)
+    qformer = WindowedQFormer(6, hidden=8, layers=2, heads=2, ffn=8, window=4, queries=2)
+    frames, lengths = torch.randn(3, 9, 6), torch.tensor([9, 4, 0])
+    alone = qformer(frames, lengths)
+    output = qformer(frames, lengths, torch.tensor([13, 5, 1]))
+    assert output.shape == (3, 4, 2, 8)
+    torch.testing.assert_close(output[:, :3], alone)
+    for clip, heard in enumerate((3, 1, 0)):
+        assert output[clip, :heard].abs().sum((1, 2)).all()
+        assert not output[clip, heard:].any()
+    none = qformer(frames[:, :0], torch.tensor([0, 0, 0]), torch.tensor([13, 5, 1]))
+    assert none.shape == (3, 4, 2, 8)
+    assert not none.any()
+
+
+def test_fresh_weights_are_bert_s() -> None:
+    """Fails when training starts from other weights than BERT's (normal of 0.02, no bias), or its norms are others.
+
+    A query of 0.02 is small: with torch's own epsilon its norm would be another.
+    """
+    torch.manual_seed(0)
+    qformer = WindowedQFormer(64, hidden=96, layers=2, heads=4, ffn=128, queries=32)
+    matrices = {name: p.detach() for name, p in qformer.named_parameters() if p.ndim == 2}
+    assert len(matrices) == 1 + 2 * 10
+    for name, matrix in matrices.items():
+        assert abs(float(matrix.mean())) < 0.002, name
+        assert float(matrix.std()) == pytest.approx(0.02, rel=0.05), name
+    assert not any(p.any() for name, p in qformer.named_parameters() if name.endswith("bias"))
+    norms = {name: module.eps for name, module in qformer.named_modules() if isinstance(module, nn.LayerNorm)}
+    assert norms.pop("norm") == 1e-5  # of the frames: SALMONN's ln_speech is torch's own
+    assert set(norms.values()) == {1e-12}
+    assert len(norms) == 1 + 2 * 3
+
+
 def test_every_frame_is_in_a_window() -> None:
     """Fails when the tail of a clip is lost: the last partial window must be kept at every length."""
     for window, stride in ((17, 17), (17, 8), (5, 5), (1, 1)):

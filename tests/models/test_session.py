@@ -66,17 +66,39 @@ def test_of_the_allowed_tokens_the_likeliest_is_written(llm: LlamaForCausalLM) -
     assert not any(reply.guided for reply in unlearnt)
 
 
+def test_a_reply_that_was_led_once_stays_marked(llm: LlamaForCausalLM) -> None:
+    """Fails when a later field, which nobody taught, takes back that the model left the form before."""
+    (row,) = embeddings([5])
+    own = Session(llm).reply([row], 2, stop_id=-1)[0].ids
+
+    def form(written: Sequence[int]) -> Allowed | None:
+        read = torch.cat([row, llm.model.embed_tokens(torch.tensor(written, dtype=torch.int64))])
+        unlikely = int(Session(llm).extend([read])[0].argmin())
+        return Allowed(frozenset({unlikely}), taught=not written)
+
+    led = Session(llm).reply([row], 2, -1, form)[0]
+    assert led.guided
+    assert led.ids[0] != own[0]
+
+
+def test_in_half_precision_logits_are_float32(llm: LlamaForCausalLM) -> None:
+    """Fails when embeddings in float32 meet a language model in bfloat16, or near logits are told apart no more."""
+    logits = Session(llm.to(torch.bfloat16)).extend(embeddings())
+    assert logits.dtype == torch.float32
+
+
 def test_replies_do_not_depend_on_the_batch(llm: LlamaForCausalLM) -> None:
     """Fails when batched greedy decoding differs from decoding alone, runs past the stop token, or never stops."""
     rows = embeddings([5, 9, 3, 9, 1, 2, 14, 6])
     free = ids_of(Session(llm).reply(rows, 12, stop_id=-1))
     assert all(len(ids) == 12 for ids in free)
     assert len({tuple(ids) for ids in free}) > 4, "the rows all say the same: the test shows nothing"
-    stop = free[0][5]
-    together = ids_of(Session(llm).reply(rows, 12, stop))
-    for row, ids, unstopped in zip(rows, together, free, strict=True):
-        assert ids == Session(llm).reply([row], 12, stop)[0].ids
-        assert ids == (unstopped[: unstopped.index(stop) + 1] if stop in unstopped else unstopped)
+    for stop in (free[0][5], max(free)[0]):  # the second ends the row at once whose ids are the largest
+        together = ids_of(Session(llm).reply(rows, 12, stop))
+        assert len({len(ids) for ids in together}) > 1
+        for row, ids, unstopped in zip(rows, together, free, strict=True):
+            assert ids == Session(llm).reply([row], 12, stop)[0].ids
+            assert ids == (unstopped[: unstopped.index(stop) + 1] if stop in unstopped else unstopped)
 
 
 def test_reply_equals_recompute_token_by_token(llm: LlamaForCausalLM) -> None:
