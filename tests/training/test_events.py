@@ -265,3 +265,18 @@ def test_a_dead_service_does_not_hold_a_run(
     assert "W&B did not finish in 1 s" in capsys.readouterr().out
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 2]
     assert saved(tmp_path) == [2]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(tracks: Path, tmp_path: Path) -> None:
+    """Fails when frames, labels and weights lie on different devices, in training, validation or going on."""
+    steps = {}
+    for accelerator in ("cpu", "gpu"):
+        run = tmp_path / accelerator
+        for last in (2, 4):
+            more = (f"trainer.accelerator={accelerator}", f"trainer.max_steps={last}", "trainer.validate_every=2")
+            assert fit_events(events_config(tracks, *more, "trainer.warmup_steps=1"), run) == 0
+        steps[accelerator] = [record["loss/total"] for record in records(run) if "loss/total" in record]
+    assert len(steps["gpu"]) == 4
+    assert steps["gpu"] == pytest.approx(steps["cpu"], rel=1e-3)
