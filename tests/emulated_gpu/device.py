@@ -3,11 +3,14 @@
 import os
 import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from tests.emulated_gpu.tensors import GPU, Emulation, Waits
+
+NAME = "emulated GPU"
 
 
 class Event:
@@ -50,7 +53,9 @@ def emulate() -> None:
         "device_count": int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         "current_device": GPU.index,
         "get_device_capability": (9, 0),
-        "get_device_name": "emulated GPU",
+        "get_device_name": NAME,
+        "get_device_properties": SimpleNamespace(name=NAME, total_memory=80 * 2**30, major=9, minor=0),
+        "mem_get_info": (70 * 2**30, 80 * 2**30),
         "max_memory_allocated": 0,
         "max_memory_reserved": 0,
         "memory_allocated": 0,

@@ -117,6 +117,8 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     packet = func.overloadpacket
     to = kwargs.get("device")
     to = torch.device(to) if to is not None else None
+    if any(tensor.is_meta for tensor in given) or (to is not None and to.type == "meta"):
+        return func(*args, **kwargs)  # shapes alone
     if func.namespace == "c10d":
         inner = pytree.tree_map_only(OnGpu, lambda tensor: tensor.inner, (args, kwargs))
         out = func(*inner[0], **inner[1])
