@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> None:
         code = fit(config, Path(job.runtime.output_dir))
     except ConfigError as error:
         stop(error, WRONG_USAGE)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         stop(error, FAILED)
     if code != 0:
         sys.exit(code)
@@ -131,6 +131,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
     faults += faults_of(base)
     if understood and not faults:
         hydra_config = compose(*base, with_hydra=True).hydra
+        faults += folder_faults(Path(hydra_config.run.dir))
         swept = [values for values in alternatives if len(values) > 1]
         if hydra_config.mode == RunMode.MULTIRUN or MULTIRUN_FLAGS & set(arguments):
             keys = {key_of(override) for override in base}
@@ -142,6 +143,15 @@ def check_command_line(arguments: Sequence[str]) -> None:
             faults += faults_of([*(other for other in base if key_of(other) != key_of(value)), value])
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
+
+
+def folder_faults(folder: Path) -> list[str]:
+    """Hydra makes the run's folder before the run can say that it may not."""
+    above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if above.is_dir() and os.access(above, os.W_OK):
+        return []
+    what = "is a folder that is not yours to write to" if above.is_dir() else "is no folder"
+    return [f"hydra.run.dir: {folder} cannot be made, {above} {what}; name another folder"]
 
 
 def faults_of(overrides: Sequence[str]) -> list[str]:

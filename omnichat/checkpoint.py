@@ -126,7 +126,7 @@ def verify(path: Path | str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files, noted = dict(manifest["files"]), manifest.pop("sha256", None)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path}: has no {MANIFEST}, so it is not a complete checkpoint") from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(damaged.format(error)) from None

@@ -72,7 +72,10 @@ def _running_set_aside() -> Iterator[None]:
 def locate(path: str) -> Path:
     """A path of a config: taken from the current folder, or from the repository where it is not there."""
     here = Path(path).expanduser()
-    return here if here.is_absolute() or here.exists() else ROOT / here
+    try:
+        return here if here.is_absolute() or here.exists() else ROOT / here
+    except OSError:  # may not be looked at, or is no name: for whoever reads it to say
+        return here
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -92,13 +92,19 @@ def _absent(paths: Iterator[tuple[str, str]]) -> list[str]:
         place = locate(path)
         page = WEIGHTS.get(place.name) or WEIGHTS.get(key, "correct the path")
         source = next((text for part, text in PLACES.items() if part in path), page)
-        if not place.exists() and place.with_name(f"{place.name}.jsonl").exists():
-            lines.append(f"{key}: no folder {place}; there is a file {place.name}.jsonl: name it in full")
-        elif not place.exists():
-            lines.append(f"{key}: no file {place}; {source}")
-        elif key in WEIGHTS:
-            lines += [f"{key}: {fault}" for fault in _unusable(key, place, source)]
+        try:
+            lines += [f"{key}: {fault}" for fault in _unfit(key, place, source)]
+        except OSError as error:  # another's folder, a broken disk, or no name for a file
+            lines.append(f"{key}: {place} cannot be read ({error.strerror}); correct the path, or its permissions")
     return lines
+
+
+def _unfit(key: str, place: Path, source: str) -> list[str]:
+    if not place.exists() and place.with_name(f"{place.name}.jsonl").exists():
+        return [f"no folder {place}; there is a file {place.name}.jsonl: name it in full"]
+    if not place.exists():
+        return [f"no file {place}; {source}"]
+    return _unusable(key, place, source) if key in WEIGHTS else []
 
 
 def _unusable(key: str, place: Path, source: str) -> list[str]:
@@ -122,6 +128,7 @@ def _weights(config: RunConfig) -> Iterator[tuple[str, str]]:
     checkpoints: dict[str, str | None] = {
         f"model.encoders.{'own.' if name in own else ''}{name}": model.encoders.checkpoint(name)
         for name in model.experts
+        if name in model.encoders.names()  # else the config is at fault, which is said elsewhere
     }
     checkpoints |= {"model.llm": model.llm.checkpoint} if config.task == "dialogue" else {}
     return ((f"{key}.checkpoint", path) for key, path in checkpoints.items() if path is not None)

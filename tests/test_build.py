@@ -140,3 +140,5 @@ def test_what_a_run_was_trained_with_is_not_made_anew(tmp_path: Path) -> None:
         assert "run_name=NAME" in caught.value.faults[1]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert materialise(config, tmp_path) == made
+    (tmp_path.parent / "link").symlink_to(tmp_path)
+    assert materialise(config, tmp_path.parent / "link") == made, "the run could not go on through a link to its folder"

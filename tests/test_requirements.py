@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from omnichat.config import RunConfig, load_config
+from omnichat.config import RunConfig, checked, load_config
 from omnichat.requirements import missing
 
 
@@ -47,6 +47,24 @@ def test_every_missing_file_is_named_with_its_key_and_its_source(elsewhere: RunC
     assert lines["data.real"].endswith("correct the path")
     assert "keonlee9420/DailyTalk" in lines["data.val.val"]
     assert "python -m data_prep.dailytalk" in lines["data.val.val"]
+
+
+def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    """In a folder of somebody else's, as with a name too long for any file, the check itself ended in a traceback."""
+    long = "a" * 300
+    for path in (f"{tmp_path}/{long}", long):
+        (line,) = missing(
+            load_config("recipe=smoke", "data=base", f"data.synthetic={path}", "trainer.validate_every=0")
+        )
+        assert line.startswith(f"data.synthetic: {path} cannot be read (File name too long)")
+
+
+def test_an_expert_that_there_is_not_has_no_weights_to_look_for() -> None:
+    """`train.py model.experts=[whispr]` ended in an AttributeError, before the config's own fault was shown."""
+    config, faults = checked(["recipe=smoke", "model.experts=[whispr]"])
+    assert config is not None
+    assert missing(config) == []
+    assert [fault.partition(";")[0] for fault in faults] == ["model.experts: no expert 'whispr'"]
 
 
 def test_the_one_billion_llama_is_looked_up_under_its_own_name() -> None:

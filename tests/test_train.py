@@ -44,6 +44,22 @@ def test_missing_weights_are_named_before_a_run_folder_is_made(tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Hydra makes it, before the run itself, and showed the traceback of a `mkdir`."""
+    (tmp_path / "taken").write_text("")
+    result = train("recipe=smoke", f"hydra.run.dir={tmp_path}/taken/run")
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert f"hydra.run.dir: {tmp_path}/taken/run cannot be made, {tmp_path}/taken is no folder" in result.stderr
+
+
+def test_a_checkpoint_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """`resume=` or `init_from=` with a file ended in a traceback; so did whatever else the system refuses to read."""
+    (tmp_path / "file").write_text("")
+    result = train("recipe=smoke", f"hydra.run.dir={tmp_path}/run", f"resume={tmp_path}/file")
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert f"{tmp_path}/file: has no manifest.json" in result.stderr
+
+
 def test_every_value_of_a_sweep_is_checked_before_the_first_runs(tmp_path: Path) -> None:
     """The last of seven values must not fail after six runs."""
     result = train("-m", "recipe=smoke", "data.alpha=0.5,1.5", "seed=0,-1", f"hydra.sweep.dir={tmp_path}/sweep")

@@ -18,7 +18,7 @@ def materialise(config: RunConfig, run_dir: Path) -> RunConfig:
     Raises:
         ConfigError: checkpoints in the folder were trained with what was made from another seed or count, which stays.
     """
-    values = config.model_dump(mode="json")
+    values, run_dir = config.model_dump(mode="json"), run_dir.resolve()  # a link to a run is that run
     if config.model.random:
         folder = run_dir / "random_weights"
         paths = _made_once(folder, {"seed": config.seed}, lambda: write_random_checkpoints(folder, config.seed))

@@ -3,7 +3,6 @@
 import sys
 from typing import TYPE_CHECKING
 
-from omnichat.config import ConfigError
 from omnichat.dialogue import DataError
 from omnichat.secrets import mask_output
 
@@ -49,7 +48,7 @@ def main() -> int:
     try:
         weights = {name: values[name] for name in WEIGHTS if name in values}
         chat = Chat.load(values["run"], values.get("checkpoint", "newest"), weights)
-    except (ConfigError, DataError, ValueError) as error:
+    except (ValueError, OSError) as error:
         print(f"chat: {error}", file=sys.stderr)
         return 1
     if "serve" in values:

@@ -215,5 +215,6 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
         if isinstance(old, dict) and isinstance(new, dict):
             changed += _changed_keys(old, new, f"{name}.")
         else:
-            changed.append(f"{name}: {json.dumps(old)} there, {json.dumps(new)} here")
+            there, here = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+            changed.append(f"{name}: {there} there, {here} here")
     return changed

@@ -320,6 +320,15 @@ def test_what_cannot_be_kept_is_refused_all_at_once() -> None:
     assert any(fault.startswith("task=events: ") for fault in command._faults(load_config("recipe=interact_events")))
 
 
+def test_a_folder_that_cannot_be_made_is_named_by_its_key(made: RunConfig, tmp_path: Path) -> None:
+    """A file of that name, or a folder of somebody else's, was a traceback."""
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"data\.features_dir: \S+/taken cannot be written to \(.*name another folder"
+    ):
+        fill_feature_store(at(made, tmp_path / "taken"))
+
+
 def test_faults_of_the_data_are_named_before_the_experts_listen(
     made: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

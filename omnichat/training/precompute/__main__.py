@@ -7,7 +7,6 @@ from types import FrameType
 from typing import NoReturn
 
 from omnichat.config import ConfigError, RunConfig, load_config
-from omnichat.dialogue import DataError
 from omnichat.requirements import missing
 from omnichat.secrets import mask_output
 from omnichat.training.precompute.share import read_share
@@ -58,7 +57,6 @@ def main() -> int:
         import torch
 
         from omnichat import build
-        from omnichat.models.encoders import EncoderError
         from omnichat.training.precompute.fill import precompute
     except ConfigError as error:
         print(f"precompute: {error}", file=sys.stderr)
@@ -69,7 +67,7 @@ def main() -> int:
         build.scan_data(config, build.build_prompt(config))  # a fault at the end of the data would cost hours
         precompute(config, share)
         print(f"all features of part {share.number}/{share.count} are in {config.data.features_dir}", flush=True)
-    except (ConfigError, DataError, EncoderError) as error:
+    except (ValueError, OSError) as error:  # ours say what, where and how to mend it
         print(f"precompute: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from omnichat import build
 from omnichat.audio import SAMPLE_RATE, pieces
-from omnichat.config import RunConfig
+from omnichat.config import ConfigError, RunConfig
 from omnichat.data.feature_shards import ShardIndex
 from omnichat.data.features import FeatureKey, FeatureReader, FeatureWriter
 from omnichat.dialogue import DataError
@@ -56,6 +56,7 @@ def precompute(config: RunConfig, share: Share = WHOLE) -> None:
 
     Raises:
         DataError: audio that cannot be read, with its file; `foreign_features`, `disk_full`.
+        ConfigError: the folder cannot be written to.
     """
     assert config.data.features_dir is not None, "checked by omnichat.config"
     root, keys = locate(config.data.features_dir), feature_keys(config)
@@ -182,15 +183,23 @@ def _size(count: int) -> str:
 
 @contextlib.contextmanager
 def _claimed(root: Path, share: Share) -> Iterator[None]:
-    """Wait for a process that does the same work: a whole run excludes parts, a part only itself."""
-    root.mkdir(parents=True, exist_ok=True)
+    """Wait for a process that does the same work: a whole run excludes parts, a part only itself.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
     whole = share.count == 1
     locks = {".fill.lock": fcntl.LOCK_EX if whole else fcntl.LOCK_SH}
     if not whole:
         locks[f".fill-{share.number}-of-{share.count}.lock"] = fcntl.LOCK_EX
     with ExitStack() as stack:
         for name, kind in locks.items():
-            file = stack.enter_context((root / name).open("w"))
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((root / name).open("w"))
+            except OSError as error:
+                fault = f"data.features_dir: {root} cannot be written to ({error.strerror}); name another folder"
+                raise ConfigError([fault]) from None
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except OSError:
