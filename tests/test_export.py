@@ -21,7 +21,7 @@ from omnichat.checkpoint import CheckpointError, load_checkpoint, mark_best, sav
 from omnichat.config import ConfigError, RunConfig, load_config
 from omnichat.evaluation.command import main as score
 from omnichat.export.__main__ import main
-from omnichat.export.formats import export
+from omnichat.export.formats import export, readable_by_4
 from omnichat.exported import load_trained
 from omnichat.models.tiny import write_llama
 from omnichat.recipes import ROOT
@@ -92,7 +92,10 @@ def test_names_are_those_that_peft_itself_writes(out: Path, ours: LoadedRun, tmp
     PeftModel.from_pretrained(base_of(ours), out).save_pretrained(tmp_path)
     written, found = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, out))
     assert found.keys() == written.keys()
-    assert json.loads((out / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    about, lora = json.loads((out / "adapter_config.json").read_text()), ours.config.model.lora
+    assert (about["peft_type"], about["task_type"], about["inference_mode"]) == ("LORA", "CAUSAL_LM", True)
+    assert (about["r"], about["lora_alpha"], about["bias"]) == (lora.rank, lora.alpha, "none")
+    assert about["base_model_name_or_path"] == ours.config.model.llm.checkpoint
 
 
 def test_the_mixformer_and_the_config_are_the_runs(out: Path, run_dir: Path, ours: LoadedRun) -> None:
@@ -160,6 +163,8 @@ def test_damaged_exports_are_refused_by_file(out: Path, tmp_path: Path) -> None:
                 "update omnichat",
             ),
             ("omnichat_export.json", lambda content: content.replace(b'"adapter_', b'"../adapter_'), "list of files"),
+            ("omnichat_export.json", lambda content: content.replace(b'"mixformer.', b'"other.'), "list of files"),
+            ("omnichat_export.json", lambda content: content.replace(b'"step": 2', b'"step": null'), "is damaged"),
         )
     ):
         folder = tmp_path / str(number)
@@ -195,6 +200,14 @@ def test_transformers_4_finds_what_it_looks_for(out: Path, ours: LoadedRun) -> N
     again = AutoConfig.from_pretrained(out / "merged")
     assert isinstance(again, LlamaConfig)
     assert again.rope_parameters == {**LLAMA31_ROPE, "rope_theta": 500_000.0}
+
+
+def test_a_rope_that_is_not_scaled_has_no_scaling() -> None:
+    """4.57 refuses a scaling of the kind `default`; a config without a rope stays as it is."""
+    values = {"dtype": "bfloat16", "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    four = {"rope_theta": 1e4, "rope_scaling": None, "torch_dtype": "bfloat16"}
+    assert readable_by_4(values) == values | four
+    assert readable_by_4({"dtype": "bfloat16"}) == {"dtype": "bfloat16"}
 
 
 def test_the_card_says_all_there_is_to_say(out: Path, run_dir: Path, ours: LoadedRun) -> None:
@@ -252,7 +265,8 @@ def test_llamas_licence_is_obeyed(run_dir: Path, tmp_path: Path) -> None:
     state = json.loads(json.dumps(start.state))
     base = tmp_path / "Llama-3.2-1B-Instruct"
     shutil.copytree(state["config"]["model"]["llm"]["checkpoint"], base)
-    (base / "LICENSE.txt").write_text("the licence")
+    for name in ("LICENSE.txt", "NOTICE", "USE_POLICY.md"):
+        (base / name).write_text(f"the text of {name}")
     state["config"]["model"]["llm"]["checkpoint"] = str(base)
     parts = {name: part for name, part in start.tensors.items() if name != "optimizer"}
     save_checkpoint(tmp_path / "run" / "checkpoints", 2, parts, state)
@@ -260,7 +274,11 @@ def test_llamas_licence_is_obeyed(run_dir: Path, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == "meta-llama/Llama-3.2-1B-Instruct"
     assert "**Built with Llama.** Llama 3.2 is licensed under the Llama 3.2 Community License" in card
-    assert (tmp_path / "out" / "LICENSE.txt").read_text() == "the licence"
+    for name in ("LICENSE.txt", "NOTICE", "USE_POLICY.md"):
+        assert (tmp_path / "out" / name).read_text() == f"the text of {name}"
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"Llama-3.2-1B-Instruct, the language model .* has no tokenizer\.json"):
+        export(tmp_path / "run", tmp_path / "without")
     export(run_dir, tmp_path / "random")
     plain = (tmp_path / "random" / "README.md").read_text()
     assert "Built with Llama" not in plain
@@ -295,6 +313,9 @@ def test_nothing_is_overwritten_and_nothing_left_half_made(
     assert main([f"run={run_dir}", f"out={tmp_path / 'full'}"]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
     assert os.listdir(tmp_path / "full") == ["kept"]
+    assert main([f"run={run_dir}", f"out={tmp_path / 'full' / 'kept'}"]) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert (tmp_path / "full" / "kept").read_text() == "mine"
 
     def full(*arguments: object) -> str:
         raise OSError(28, "No space left on device")
