@@ -14,7 +14,15 @@ from omnichat.batch import PackedBatch, pack
 from omnichat.dialogue import Dialogue
 from omnichat.models.encoders import Encoder
 from omnichat.models.omnichat import Losses
-from omnichat.training.breakdown import LATER, gates_by_scenario, loss_parts, part_metrics, qformer_norms, target_places
+from omnichat.training.breakdown import (
+    LATER,
+    drawn_by_source,
+    gates_by_scenario,
+    loss_parts,
+    part_metrics,
+    qformer_norms,
+    target_places,
+)
 from tests.spoken import DIALOGUES, make_example, make_examples, make_model, make_prompt
 
 SOURCES = ("music", "real")
@@ -87,6 +95,20 @@ def test_turns_without_targets_between_are_apart() -> None:
     losses = [Losses(*[torch.zeros(())] * 5, torch.ones(batch.num_targets), *[torch.zeros(())] * 3)]
     parts = loss_parts(losses, [batch], ("synthetic",))
     assert parts[f"count loss/by_turn/{LATER}"] == 3 * batch.num_targets // 13
+
+
+def test_what_each_source_gave(step: tuple[list[Losses], list[PackedBatch]]) -> None:
+    """By hand: a and c are music, b and d real; a share or a number of passes would be another source's."""
+    drawn = drawn_by_source(step[1], (*SOURCES, "none"))
+    prompt = make_prompt()
+    targets = [prompt.render(dialogue).num_targets for dialogue in DIALOGUES]
+    assert {name: (one.dialogues, one.targets) for name, one in drawn.items()} == {
+        "music": (2, targets[0] + targets[2]),
+        "real": (2, targets[1] + targets[3]),
+        "none": (0, 0),
+    }
+    seconds = {"music": 0.9 + 0.01 + 0.7, "real": 1.3 + 0.4 + 2.1 + 31.0, "none": 0}
+    assert {name: one.seconds for name, one in drawn.items()} == pytest.approx(seconds)
 
 
 def test_norms_of_what_the_qformers_give(step: tuple[list[Losses], list[PackedBatch]]) -> None:

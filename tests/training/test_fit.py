@@ -320,7 +320,8 @@ def test_activation_checkpointing_computes_layers_twice_and_changes_nothing(
 
 def test_the_best_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lowest held-out loss is often not the last step; its checkpoint is what an evaluation wants."""
-    values = iter([3.0, 1.0, 1.0, 2.0, 4.0])
+    # Going on begins with a validation, as nothing is written of the one before.
+    values = iter([3.0, 1.0, 1.0, *(2.0, 4.0, 5.0), *(6.0, 0.5)])
 
     def validated(self: OmniChatModule) -> None:
         self.validation_sums = {}
@@ -332,6 +333,9 @@ def test_the_best_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert fit(load_config(*QUICK, *overrides, "data.made_up=8", f"trainer.max_steps={last}"), tmp_path) == 0
         assert best(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "2", 1.0)
         assert sorted(path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")) == ["2", str(last)]
+    assert fit(load_config(*QUICK, *overrides, "data.made_up=8", "trainer.max_steps=6"), tmp_path) == 0
+    assert best(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "6", 0.5)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")] == ["6"]  # the best before is no more
 
 
 def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:

@@ -2,23 +2,35 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 from torch.optim import AdamW
 
 from omnichat.checkpoint import load_checkpoint, tensors_sha256
 from omnichat.config import RunConfig, load_config
-from omnichat.models.omnichat import OmniChat
+from omnichat.models.omnichat import Losses, OmniChat
 from omnichat.training import module
 from omnichat.training.fit import fit
-from omnichat.training.guard import SKIPPED_FILE, Place, SkippedSteps, TrainingError, explained, gradient_norm
+from omnichat.training.guard import (
+    SKIPPED_FILE,
+    NonFiniteGuard,
+    Place,
+    SkippedSteps,
+    TrainingError,
+    explained,
+    gradient_norm,
+)
 from omnichat.training.module import OmniChatModule
 from omnichat.training.optim import Verdict, build_optimizer
 from omnichat.training.resume import CheckpointWriter
+from omnichat.training.step_sums import StepSums
 from tests.training.engines_job import plain_sgd
 
 QUICK = (
@@ -159,6 +171,49 @@ def test_three_in_a_row_end_the_run(on_device: bool, tmp_path: Path, monkeypatch
     with pytest.raises(TrainingError, match=r"step 4: the gradients are not finite.*3 steps in a row.*checkpoint"):
         fit(config("trainer.max_steps=6"), tmp_path)
     assert trained(tmp_path, 3) == trained(tmp_path, 1)
+
+
+class TakesAll(DeepSpeedStrategy):
+    """One rank of an engine that has not seen that a loss is no number."""
+
+    def __init__(self) -> None:
+        pass
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        return decision
+
+
+@dataclass
+class Deep:
+    """What the guard asks a trainer for."""
+
+    optimizer: SimpleNamespace
+    strategy: DeepSpeedStrategy = field(default_factory=TakesAll)
+    accumulate_grad_batches: int = 2
+    global_step: int = 5
+    global_rank: int = 0
+
+    @property
+    def optimizers(self) -> list[SimpleNamespace]:
+        return [self.optimizer]
+
+
+def test_a_deepspeed_that_takes_every_step_ends_the_run(tmp_path: Path) -> None:
+    """Its weights are no numbers from then on, and every step after would be trained, and saved, for nothing."""
+    trainer: Any = Deep(SimpleNamespace(overflow=False))
+    module, guard = OmniChatModule(nn.Linear(1, 1), config().trainer, 0), NonFiniteGuard(tmp_path)  # type: ignore[arg-type]
+    module.trainer = trainer
+    zero = torch.zeros(())
+    for total, overflow in ((1.0, False), (float("nan"), True), (1.0, False), (float("nan"), False)):
+        trainer.optimizer.overflow = overflow
+        module.step_sums = StepSums([Losses(torch.tensor(total), *[zero] * 8)])
+        guard.on_train_batch_end(trainer, module, None, None, 0)  # the first micro-batch of two
+        assert module.step_sums.skipped is False
+        if total == 1.0 or overflow:
+            guard.on_train_batch_end(trainer, module, None, None, 1)
+            assert module.step_sums.skipped is overflow
+    with pytest.raises(TrainingError, match=r"step 5: .* this DeepSpeed takes the step nevertheless"):
+        guard.on_train_batch_end(trainer, module, None, None, 1)
 
 
 def test_the_norm_is_over_what_has_a_gradient() -> None:

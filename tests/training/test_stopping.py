@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import distributed
 
 from omnichat.config import load_config
+from omnichat.training import stopping
 from omnichat.training.callbacks import Checkpointer
 from omnichat.training.fit import fit
 from omnichat.training.resume import CheckpointWriter
@@ -58,6 +60,45 @@ def test_a_signal_that_comes_while_ranks_agree_is_not_lost(monkeypatch: pytest.M
     monkeypatch.setattr(distributed, "all_reduce", lambda *_, **__: None)
     assert stop.agreed()
     assert stop.exit_code(2, True) == 143
+
+
+def test_a_signal_to_another_rank_stops_this_one_and_queues_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that goes on alone waits for ever in its next step; a job that each rank queues again runs twice."""
+
+    def with_the_other(most: torch.Tensor, op: Any, group: Any) -> None:
+        combined = {distributed.ReduceOp.MAX: max, distributed.ReduceOp.MIN: min, distributed.ReduceOp.SUM: sum}[op]
+        most.fill_(combined((int(most), int(signal.SIGUSR1))))
+
+    queued = []
+    monkeypatch.setattr(distributed, "all_reduce", with_the_other)
+    monkeypatch.setattr(stopping, "requeue", lambda: queued.append(True))
+    stop = StopRequest()
+    stop._group = "of all ranks"
+    assert stop.agreed()
+    assert stop.exit_code(1, first=False) == 128 + signal.SIGUSR1
+    assert queued == []
+    assert stop.exit_code(1, first=True) == 128 + signal.SIGUSR1
+    assert queued == [True]
+    stop._agreed = signal.SIGTERM  # a job that was cancelled stays so
+    assert stop.exit_code(1, first=True) == 143
+    assert queued == [True]
+
+
+def test_handlers_are_given_back_after_a_failure_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls `fit` from a notebook could else not interrupt anything any more."""
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before, stop = [signal.getsignal(number) for number in numbers], StopRequest()
+
+    def fails() -> None:
+        with stop.giving_back():
+            stop.install()
+            assert [signal.getsignal(number) for number in numbers] == [stop._note] * 3
+            raise RuntimeError("in a step")
+
+    with pytest.raises(RuntimeError, match="in a step"):
+        fails()
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def validations(run_dir: Path) -> dict[int, float]:
