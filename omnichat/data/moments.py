@@ -65,7 +65,7 @@ class Moments:
 
     Raises:
         DataError: all that is wrong with it; `no_times`, `bad_times` or `no_audio` for a turn without a place on the
-            timeline, or without sound; `no_moment`.
+            timeline, or without sound. Of a sound dialogue, which has two turns, the second gives a moment.
     """
 
     def __init__(self, path: Path, first: int | None = None) -> None:
@@ -74,22 +74,22 @@ class Moments:
         found, faults = list[Moment](), list[DataError]()
         for row in range(min(len(self.store), first or len(self.store))):
             try:
-                dialogue = self.store[row]
-                found += moments_of(dialogue, row)
+                found += self._moments(row)
             except DataError as error:
-                faults += [fault.at(self.store.place(row)) for fault in error.all()]
+                faults += error.all()
         raise_faults(faults)
-        if not found:
-            raise DataError(
-                "no_moment",
-                "holds no moment at which anybody begins to speak; give dialogues of several turns",
-                str(path),
-            )
         self.found = found
 
     def __len__(self) -> int:
         """How many moments."""
         return len(self.found)
+
+    def _moments(self, row: int) -> list[Moment]:
+        dialogue = self.store[row]  # whose faults have their place
+        try:
+            return moments_of(dialogue, row)
+        except DataError as error:
+            raise error.at(self.store.place(row)) from None
 
     def clip(self, number: int) -> NDArray[np.float32]:
         """What is heard around a moment, (CLIP,) at 16 kHz: both speakers together, silence beyond the ends.

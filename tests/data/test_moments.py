@@ -1,6 +1,7 @@
 """Moments of two-track dialogues: which event each is, and that the right sound is heard."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,36 @@ def test_both_speakers_are_heard_at_their_places(tmp_path: Path) -> None:
     assert (wave[:400] == 0).all()  # before the beginning
     assert len(wave[centre:]) == CLIP - centre
     assert wave[-1] == 0 or moments.found[place].sample + CLIP // 2 < 3 * 16_000
+
+
+def test_moments_of_all_dialogues_of_a_store(tmp_path: Path) -> None:
+    """Fails when those of the last dialogue only are there, or a clip is another dialogue's."""
+    made = []
+    for number, times in enumerate(([(U, 0, 2), (A, 2, 3)], [(U, 0, 1), (A, 1, 4), (U, 3, 5), (A, 6, 7)])):
+        (tmp_path / str(number)).mkdir()
+        made.append(replace(spoken(tmp_path / str(number), times), id=f"d{number}"))  # type: ignore[arg-type]
+    write_store(tmp_path, {"train": made}, "x", "", "")
+    moments = Moments(tmp_path / "train.jsonl")
+    found = [(moment.dialogue, moment.row, moment.event) for moment in moments.found if moment.event != "continue"]
+    assert found == [
+        ("d0", 0, "turn_taking"),
+        ("d1", 1, "turn_taking"),
+        ("d1", 1, "interruption"),
+        ("d1", 1, "turn_taking"),
+    ]
+    assert len(moments) == len(moments.found) == sum(len(moments_of(one)) for one in made)
+    assert {moment.row for moment in Moments(tmp_path / "train.jsonl", first=1).found} == {0}
+    onsets = [n for n, moment in enumerate(moments.found) if moment.event != "continue"]
+    after = [moments.clip(n)[CLIP // 2 + 2_000] for n in (onsets[2], onsets[0], onsets[1])]
+    assert after == pytest.approx([0.5, 0.2, 0.2])
+
+
+def test_a_fault_of_the_store_is_named_once(tmp_path: Path) -> None:
+    """Fails when its place stands there twice, as of two faults."""
+    write_store(tmp_path, {"train": [spoken(tmp_path, [(U, 0, 1)])]}, "x", "", "")
+    with pytest.raises(DataError, match=r"no_assistant_turn") as caught:
+        Moments(tmp_path / "train.jsonl")
+    assert str(caught.value).count("train.jsonl:1") == 1
 
 
 def test_a_store_without_a_timeline_is_named(tmp_path: Path) -> None:
