@@ -68,6 +68,7 @@ def test_a_shared_prefix_by_hand() -> None:
     assert shared.query_starts.tolist() == [0, 2, 3, 5]
     assert shared.keys.tolist() == [0, 1, 5, 6, 2, 7, 8, 3, 4]  # 5 to 8 are two copies of 1 2
     assert shared.key_starts.tolist() == [0, 2, 5, 9]
+    assert shared.query_starts.dtype == shared.key_starts.dtype == torch.int32, "what attention kernels want"
 
 
 @pytest.mark.parametrize(

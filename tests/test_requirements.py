@@ -162,6 +162,22 @@ def test_what_alpha_and_experts_leave_out_is_not_asked_for(tmp_path: Path) -> No
     assert [key for key in keys if key.startswith("model.encoders")] == ["model.encoders.beats.checkpoint"]
 
 
+def test_packages_that_are_asked_for_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of a run that trained for hours without the logger it was to have, or a traceback of another package."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert missing(load_config("recipe=smoke")) == []
+    asked = {
+        ("trainer=deepspeed", "trainer.devices=1"): ("trainer.strategy=deepspeed", "deepspeed", "deepspeed"),
+        ("model.llm.quantization=nf4",): ("model.llm.quantization=nf4", "bitsandbytes", "qlora"),
+        ("logger.tensorboard=true",): ("logger.tensorboard=true", "tensorboard", "tensorboard"),
+        ("logger.wandb.mode=offline",): ("logger.wandb.mode=offline", "wandb", "wandb"),
+    }
+    for overrides, (key, package, extra) in asked.items():
+        (line,) = (line for line in missing(load_config("recipe=smoke", *overrides)) if "needs the package" in line)
+        assert line.startswith(key)
+        assert line.endswith(f"needs the package {package}; pip install -e '.[{extra}]'")
+
+
 def test_a_checkpoint_to_start_from_must_be_there(tmp_path: Path) -> None:
     """Otherwise the run would fail after loading everything else."""
     assert missing(load_config(f"resume={tmp_path}/checkpoints/8"))[0].startswith("resume: no file")

@@ -70,6 +70,7 @@ def test_a_round_begins_with_the_user() -> None:
     said = Turn("assistant", "yes")
     turns = (said, heard(1), said, said, heard(1), heard(1), said, heard(1), said)
     assert round_starts(Dialogue("d", turns)) == [1, 4, 7]
+    assert round_starts(conversation()) == [2, 5], "the first turn is left out: nothing is left out before it"
 
 
 def test_what_is_kept_is_kept_whole(tokenizer: Tokenizer) -> None:

@@ -39,6 +39,8 @@ def test_what_is_not_there_has_no_share() -> None:
     assert "data/share/seconds/a" not in shares.metrics()
     assert "seconds" not in describe("a", shares.metrics())
     assert Shares({"a": 4}).metrics() == {"data/passes/a": 0.0}
+    assert Shares({"a": 0}).passes("a") == 0.0
+    assert Shares({}, left_out={"too_long": 3}).metrics() == {"data/skipped/too_long": 3.0}
 
 
 def test_the_synthetic_share_is_that_of_the_last_step_that_has_one() -> None:

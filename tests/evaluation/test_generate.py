@@ -318,7 +318,13 @@ def test_half_precision_says_how_many_replies_the_batch_changes(
     generate(half, splits, tmp_path)
     found = read_generation(tmp_path)["one_by_one"]
     assert found["replies"] == 6
-    assert 0 <= found["same"] <= 6
+    (tmp_path / "alone").mkdir()
+    generate(changed(half, batch_size=1), splits, tmp_path / "alone")
+    raw = [
+        {answer.key: answer.raw for answer in read_answers(path / REPLIES)} for path in (tmp_path, tmp_path / "alone")
+    ]
+    assert read_generation(tmp_path / "alone")["one_by_one"] is None, "one at a time: there is nothing to compare"
+    assert found["same"] == sum(raw[0][key] == raw[1][key] for key in raw[1])
     assert "6 replies made singly too, in torch.bfloat16" in capsys.readouterr().out
     generate(half, splits, tmp_path)
     assert read_generation(tmp_path)["one_by_one"] == found
@@ -328,6 +334,8 @@ def test_parameters_are_counted_by_part(run: LoadedRun) -> None:
     """The report says what was trained; the sums must be the model's."""
     counts = count_parameters(run.model)
     assert sum(part["total"] for part in counts.values()) == sum(p.numel() for p in run.model.parameters())
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    assert sum(part["trained"] for part in counts.values()) == trained
     assert {name for name, part in counts.items() if part["trained"]} == {"mixformer", "lora"}
     assert {"encoders.whisper", "encoders.emotion2vec", "encoders.beats", "llm"} <= set(counts)
 
@@ -338,6 +346,7 @@ def test_a_smaller_limit_throws_nothing_away(
     """`limit=2` for a quick look must not cost the hours that the others took."""
     generate(run, splits, tmp_path)
     before = (tmp_path / REPLIES).read_bytes()
+    assert read_generation(tmp_path)["one_by_one"] is None, "in float32 the batch changes nothing"
     capsys.readouterr()
     generate(run, splits, tmp_path, limit=2)
     assert capsys.readouterr().out == "held: 0 of 6 dialogues to answer\n"

@@ -75,7 +75,7 @@ def test_by_hand() -> None:
 def test_a_branch_is_right_where_all_its_dialogues_are() -> None:
     """One dialogue of two with the same reference is luck: the branch is wrong, and with it the group."""
     sad, happy = ("sad", "i am so sorry"), ("happy", "that is wonderful news")
-    found = counterfactual(["g"] * 3, [sad, sad, happy], [sad, ("happy", sad[1]), happy])
+    found = counterfactual(["g"] * 3, [sad, ("sad", f"{sad[1]} "), happy], [sad, ("happy", sad[1]), happy])
     assert found is not None
     assert (found.branches.value, found.branches.n) == (0.5, 2)
     assert found.groups.value == 0

@@ -34,6 +34,12 @@ def test_a_second_name_of_the_reference_is_allowed() -> None:
     assert metric.value == 1
 
 
+def test_the_name_itself_is_right_where_the_reference_puts_it_otherwise() -> None:
+    """A reference may say `barking` of the dog."""
+    metric = naming_accuracy(["i hear the dog", "rain"], ["dog", "rain"], ["what a barking!", "rain"])
+    assert metric.value == 1
+
+
 def test_false_alarms_count_silent_scenes_only() -> None:
     """Scenes known to be silent; a scene that says nothing of sounds is not one."""
     replies = ["i hear the dog.", "all right.", "i hear the dog.", "i hear the dog."]

@@ -55,6 +55,16 @@ def test_pairing_sees_what_two_intervals_do_not() -> None:
     assert found.p_value < 0.01
 
 
+def test_the_interval_has_the_width_that_theory_gives() -> None:
+    """For the mean of n independent differences about 2 x 1.96 x standard deviation / sqrt(n)."""
+    values = np.random.default_rng(2).normal(0.5, 0.2, size=(2, 400))
+    found = compare(mean(values[0].tolist(), "m"), mean(values[1].tolist(), "m"), names(400), 4_000, 0)
+    assert found.ci95 is not None
+    expected = 2 * 1.96 * (values[0] - values[1]).std() / 400**0.5
+    assert found.ci95[1] - found.ci95[0] == pytest.approx(expected, rel=0.05)
+    assert found.ci95[0] < found.value < found.ci95[1]
+
+
 def test_units_are_kept_together() -> None:
     """Seven copies of one dialogue are one observation: they must not make a difference significant."""
     values = ([1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0])
