@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
+ENDED_SECONDS = 2.0  # for the system to end what was killed
 
 
 def in_background(work: Callable[[], Result]) -> Future[Result]:
@@ -20,3 +22,17 @@ def in_background(work: Callable[[], Result]) -> Future[Result]:
 
     Thread(target=run, daemon=True).start()
     return future
+
+
+def end_children(process: int) -> None:
+    """End all processes that a process has started, and theirs, in whatever session they are; not itself."""
+    import psutil
+
+    try:
+        children = psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children, timeout=ENDED_SECONDS)

@@ -19,6 +19,7 @@ from uuid import uuid4
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from omnichat.background import end_children
 from omnichat.config import RunConfig
 from omnichat.requirements import has_wandb_key
 from omnichat.run_folder import METRICS
@@ -28,7 +29,10 @@ from omnichat.training.ranks import is_first
 from omnichat.training.tensorboard import TensorBoard
 
 QUEUE = 1000  # records that wait for W&B: a few MB
-FINISH_SECONDS = 30.0  # for W&B to send the rest after the last step
+# For W&B to send the rest after the last step. What it cannot send lies in its file by then: it writes it every 15 s.
+FINISH_SECONDS = 30.0
+SILENT_SECONDS = 2.0  # of that, before it is said what is waited for
+UNSENT = 75  # `wandb_process.UNSENT`: with it would come W&B, which is not installed everywhere
 
 
 class JsonLinesLogger(Logger):
@@ -137,10 +141,16 @@ class WandbProcess(Logger):
         deadline = monotonic() + FINISH_SECONDS
         try:
             self._queue.put(None, timeout=FINISH_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, min(SILENT_SECONDS, deadline - monotonic())))
+            if process.returncode is None and deadline > monotonic():
+                print(f"waiting for W&B to send the rest of the run, for {FINISH_SECONDS:.0f} s at most", flush=True)
             process.wait(max(0.0, deadline - monotonic()))
         except (queue.Full, subprocess.TimeoutExpired):
             print(f"W&B did not finish in {FINISH_SECONDS:.0f} s; send the rest with: wandb sync {self.folder}/*run-*")
             _end(process)
+        if process.returncode == UNSENT:
+            print(f"W&B does not answer; send the run later with: wandb sync {self.folder}/offline-run-*", flush=True)
         self._mask_logs()
         if self.dropped:
             print(f"W&B was too slow: {self.dropped} records were not given to it; {METRICS} has them", flush=True)
@@ -201,7 +211,8 @@ class WandbProcess(Logger):
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End the process and W&B's own helpers, which are in its session."""
+    """End the process and W&B's own, which is in a session of its own and would go on trying, and logging."""
+    end_children(process.pid)
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)

@@ -21,7 +21,7 @@ from omnichat.config import load_config
 from omnichat.requirements import missing
 from omnichat.secrets import MASK
 from omnichat.training.fit import fit
-from omnichat.training.loggers import QUEUE, JsonLinesLogger, WandbProcess, build_loggers
+from omnichat.training.loggers import QUEUE, UNSENT, JsonLinesLogger, WandbProcess, build_loggers
 from omnichat.training.reply_panels import COLUMNS, ROWS
 from omnichat.training.tensorboard import TensorBoard
 from tests.wandb_file import read_wandb
@@ -253,25 +253,42 @@ def test_nothing_of_wandb_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
     assert process.wait(120) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("accepts", [True, False], ids=["accepts and never answers", "closed port"])
+@pytest.mark.parametrize(
+    ("accepts", "patience"),
+    [(True, 2), (False, 2), (True, 150)],
+    ids=["accepts and never answers", "closed port", "the run ends first"],
+)
 def test_a_service_that_does_not_answer_leaves_an_offline_run(
-    accepts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accepts: bool,
+    patience: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With a key but no answer, all that was logged is kept for `wandb sync`: a second start must not be refused."""
-    pytest.importorskip("wandb")
+    """With a key but no answer, all that was logged is kept for `wandb sync`: a second start must not be refused.
+
+    A run that ends while W&B still tries does not wait until it gives up, and loses nothing by that either.
+    """
+    assert pytest.importorskip("omnichat.training.wandb_process").UNSENT == UNSENT
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:  # the kernel accepts; nobody answers
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("WANDB_BASE_URL", f"http://someone:correct-horse@{address}/a?api_key=battery-staple")
         if not accepts:
             server.close()
         monkeypatch.setenv("WANDB_API_KEY", CANARIES["WANDB_API_KEY"])
-        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", str(patience))
         monkeypatch.setattr("omnichat.training.loggers.FINISH_SECONDS", 200.0)  # for a machine that is busy
         logger = WandbProcess(tmp_path, load_config("recipe=smoke", "logger.wandb.mode=online"))
         for step in range(1, 51):
             logger.log_metrics({"loss/total": float(step)}, step)
+        process = logger._process
+        assert process is not None
         logger.finalize("success")
     assert logger.dropped == 0
+    said = "W&B does not answer; send the run later with: wandb sync" in capsys.readouterr().out
+    assert said == (process.returncode == UNSENT)
+    if patience > 2:
+        assert said
     assert "the run is kept offline" in (tmp_path / "wandb" / "process.log").read_text()
     history = [record.history.item for record in read_wandb(tmp_path) if record.HasField("history")]
     values = [{item.key or item.nested_key[0]: item.value_json for item in items} for items in history]
