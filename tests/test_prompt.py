@@ -59,6 +59,14 @@ def test_render_writes_chatml_for_a_tokenizer_of_that_family() -> None:
     assert not {prompt.stop_id, prompt.tokenizer.token_to_id("<|im_start|>")} & set(forged)
 
 
+def test_another_control_token_holds_the_place_of_audio_where_the_first_is_not_there() -> None:
+    """Fails when a tokenizer of the family that lacks the usual one is refused, or audio stands at no token."""
+    prompt = Prompt(make_tokenizer(["<unk>", *CHATML_SPECIAL[1:]]))
+    tokens = prompt.render(DIALOGUE)
+    (slot,) = tokens.slots
+    assert set(tokens.ids[slot.start : slot.start + slot.length]) == {prompt.tokenizer.token_to_id("<unk>")}
+
+
 @pytest.mark.parametrize(("window", "queries"), [(17, 1), (17, 3), (5, 1), (88, 2)])
 def test_slots_are_the_windows_of_the_audio_times_the_queries(tokenizer: Tokenizer, window: int, queries: int) -> None:
     """Slots that differ from windows would shift every embedding after them."""
