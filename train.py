@@ -151,7 +151,7 @@ def folder_faults(folder: Path) -> list[str]:
     if above.is_dir() and os.access(above, os.W_OK):
         return []
     what = "is a folder that is not yours to write to" if above.is_dir() else "is no folder"
-    return [f"hydra.run.dir: {folder} cannot be made, {above} {what}; name another folder"]
+    return [f"hydra.run.dir: {folder} cannot be written to, {above} {what}; name another folder"]
 
 
 def faults_of(overrides: Sequence[str]) -> list[str]:

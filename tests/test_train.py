@@ -49,7 +49,7 @@ def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     result = train("recipe=smoke", f"hydra.run.dir={tmp_path}/taken/run")
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
-    assert f"hydra.run.dir: {tmp_path}/taken/run cannot be made, {tmp_path}/taken is no folder" in result.stderr
+    assert f"hydra.run.dir: {tmp_path}/taken/run cannot be written to, {tmp_path}/taken is no folder" in result.stderr
 
 
 def test_a_checkpoint_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class StoreBatches:
         places = [(number, row) for number, dataset in enumerate(self.datasets) for row in range(len(dataset))]
         if len(places) < world_size or batch_size < 1:
             raise ValueError(
-                f"{len(places)} dialogues cannot be shared by {world_size} ranks in batches of {batch_size}"
+                f"{len(places)} held-out dialogues cannot be shared by {world_size} ranks in batches of {batch_size}; "
+                "raise trainer.validation_dialogues, give data.val more, or set trainer.validate_every=0"
             )
         count = min(-(-len(places) // (batch_size * world_size)), len(places) // world_size)
         self._batches = [

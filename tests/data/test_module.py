@@ -88,7 +88,7 @@ def test_validation_sees_each_dialogue_once_over_all_ranks(
     assert len({len(rank) for rank in ranks}) == 1
     seen = [name for rank in ranks for number in range(len(rank)) for name in rank[number].dialogue_ids]
     assert sorted(seen) == sorted([f"a-{n}" for n in range(9)] + [f"b-{n}" for n in range(8)])
-    with pytest.raises(ValueError, match="17 dialogues cannot be shared by 18 ranks"):
+    with pytest.raises(ValueError, match=r"17 held-out dialogues cannot be shared by 18 ranks .*validation_dialogues"):
         StoreBatches(datasets, batch_size, 0, 18)
 
 
