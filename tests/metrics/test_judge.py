@@ -22,6 +22,15 @@ def test_anything_else_is_none(content: str) -> None:
         verdict(content)
 
 
+def test_the_scale_is_one_to_five() -> None:
+    """The rubric has five levels: a sixth, or none, would pull the mean."""
+    assert [verdict(f'{{"reason": "", "score": {score}}}').score for score in (1, 5)] == [1, 5]
+    for score in ("0", "6", "4.5", "true"):
+        with pytest.raises(ValueError, match="whole score from 1 to 5"):
+            verdict(f'{{"reason": "", "score": {score}}}')
+    assert (schema(True)["properties"]["score"]["minimum"], schema(True)["properties"]["score"]["maximum"]) == (1, 5)
+
+
 def test_a_bare_score() -> None:
     """Where no reason is asked for, one is a sign that another prompt was answered."""
     assert verdict('{"score": 4}', reason=False) == Verdict(4, "")
