@@ -10,11 +10,12 @@ others write ChatML with Llama-3's vocabulary) by the model's chat template:
   is not added: `data.system` says what there is. Before everything stands the template's `bos_token`, if it writes one.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from omnichat.weight_files import json_object
 
 
 @dataclass(frozen=True)
@@ -78,27 +79,19 @@ class Taught:
 
 def read_taught(folder: Path) -> Taught:
     """What the JSON files of a Hugging Face folder say; those that are missing or cannot be read say nothing."""
-    about, jinja = _json(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
+    about, jinja = json_object(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
     template = about.get("chat_template")
     if jinja.is_file():
         template = jinja.read_text(encoding="utf-8", errors="replace")
     elif isinstance(template, list):  # named ones: the default is for dialogues, others are for tools
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default")
-    ends = [_json(folder / name).get("eos_token_id") for name in ("config.json", "generation_config.json")]
+    ends = [json_object(folder / name).get("eos_token_id") for name in ("config.json", "generation_config.json")]
     flat = [end for found in ends for end in (found if isinstance(found, list) else [found])]
     known = {end for end in [*flat, _name(about.get("eos_token"))] if isinstance(end, str | int) and end != ""}
     return Taught(
         folder, template if isinstance(template, str) else "", _name(about.get("bos_token")), frozenset(known)
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _name(token: Any) -> str:

@@ -16,6 +16,15 @@ LONGEST_HEADER = 100_000_000  # bytes; of safetensors (safetensors/src/tensor.rs
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it cannot be read, or is no object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def foreign(head: bytes) -> str | None:
     """What a file is that begins with `head`, in words, where nobody could mean it as weights; else None."""
     text = head.removeprefix(BYTE_ORDER_MARK).lstrip().lower()
@@ -99,21 +108,13 @@ def _weights(folder: Path) -> list[Path]:
     """The files that hold a folder's weights: the whole, or the shards of its index; none where that cannot be read."""
     if (folder / WHOLE).is_file() or not (folder / INDEX).is_file():
         return [path for path in [folder / WHOLE] if path.is_file()]
-    places = _json(folder / INDEX).get("weight_map")
+    places = json_object(folder / INDEX).get("weight_map")
     names = set(places.values()) if isinstance(places, dict) and all(map(_is_name, places.values())) else set()
     return [folder / name for name in sorted(names)]
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and "\0" not in value and Path(value).name == value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def mistaken_for_a_folder(place: Path) -> str | None:

@@ -8,8 +8,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "omnichat"
 LAYERS = [  # lowest first; parts on one line do not import each other
-    {"background", "dialogue", "file_hashes", "free_keys", "recipes", "run_folder", "schema", "secrets"},
-    {"audio", "archive", "chat_format", "config", "weight_files"},
+    {
+        "background",
+        "dialogue",
+        "file_hashes",
+        "free_keys",
+        "recipes",
+        "run_folder",
+        "schema",
+        "secrets",
+        "weight_files",
+    },
+    {"audio", "archive", "chat_format", "config"},
     {"prompt", "metrics", "requirements"},
     {"batch"},
     {"data", "models"},
