@@ -55,7 +55,7 @@ def varlen_attention_backward(
     """Gradients of query, key and value."""
     found = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
     groups = query.shape[1] // key.shape[1]
-    factor = 1 / math.sqrt(query.shape[2]) if scale is None else scale
+    factor = _factor(query, scale)
     for rows, columns in _sequences(query_starts, key_starts):
         weights = _scores(query[rows], key[columns], scale, is_causal or _causal(window_size)).softmax(-1)
         upstream, output = (x[rows].float().transpose(0, 1) for x in (gradient, attended))
@@ -101,9 +101,13 @@ def _sequences(query_starts: Tensor, key_starts: Tensor) -> list[tuple[slice, sl
     return [(slice(*rows), slice(*columns)) for rows, columns in pairs]
 
 
+def _factor(query: Tensor, scale: float | None) -> float:
+    return 1 / math.sqrt(query.shape[2]) if scale is None else scale
+
+
 def _scores(query: Tensor, key: Tensor, scale: float | None, causal: bool) -> Tensor:
     """(H, q, k) in float32; where causal, the last query sees all keys."""
-    factor = 1 / math.sqrt(query.shape[2]) if scale is None else scale
+    factor = _factor(query, scale)
     keys = key.float().transpose(0, 1).repeat_interleave(query.shape[1] // key.shape[1], 0)
     scores = query.float().transpose(0, 1) @ keys.transpose(1, 2) * factor
     if not causal:

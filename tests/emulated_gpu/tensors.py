@@ -110,37 +110,40 @@ class Waits:
         cls.seen[f"{func} {where}"] += 1
 
 
+def on_cpu(given: Any) -> Any:
+    """Operands, alone or nested, with those of the GPU as the tensors that hold their numbers."""
+    return pytree.tree_map_only(OnGpu, lambda tensor: tensor.inner, given)
+
+
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operation, on whichever device its operands lie."""
     given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    on_gpu = [tensor for tensor in given if isinstance(tensor, OnGpu)]
+    on_gpu = any(isinstance(tensor, OnGpu) for tensor in given)
     packet = func.overloadpacket
     to = kwargs.get("device")
     to = torch.device(to) if to is not None else None
     if any(tensor.is_meta for tensor in given) or (to is not None and to.type == "meta"):
         return func(*args, **kwargs)  # shapes alone
     if func.namespace == "c10d":
-        inner = pytree.tree_map_only(OnGpu, lambda tensor: tensor.inner, (args, kwargs))
-        out = func(*inner[0], **inner[1])
+        inner_args, inner_kwargs = on_cpu((args, kwargs))
+        out = func(*inner_args, **inner_kwargs)
         return (args[0], out[-1]) if isinstance(out, tuple) else out
     if packet in COPIES:
         return _copied(func, args, kwargs, to)
-    target = GPU if on_gpu or (to is not None and to.type == "cuda") else CPU
-    if to is not None and to.type == "cpu":
-        target = CPU
-    if target == CPU and not on_gpu:
+    to_gpu = on_gpu if to is None else to.type == "cuda"
+    if not to_gpu and not on_gpu:
         return func(*args, **kwargs)
     _same_device(func, given)
     if packet in WAITING or (packet in (aten.index, aten.index_put, aten.index_put_) and _has_mask(args)):
         Waits.here(func)
     if packet is aten._fused_sdp_choice:
         return 0  # by products: what a kernel of the GPU would be chosen is not the same as on the CPU
-    inner_args, inner_kwargs = pytree.tree_map_only(OnGpu, lambda tensor: tensor.inner, (args, kwargs))
-    if "device" in inner_kwargs and inner_kwargs["device"] is not None:
+    inner_args, inner_kwargs = on_cpu((args, kwargs))
+    if to is not None:
         inner_kwargs["device"] = CPU
     inner_kwargs.pop("pin_memory", None)
     out = REPLACED.get(packet, func)(*inner_args, **inner_kwargs)
-    if target == CPU:
+    if not to_gpu:
         return out
     wrapped = pytree.tree_map_only(Tensor, OnGpu, out)
     return return_and_correct_aliasing(func, args, kwargs, wrapped)
@@ -152,18 +155,14 @@ def _copied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], to: torch.
         target = to or source.device
         if source.device.type != target.type and not kwargs.get("non_blocking"):
             Waits.here(func)
-        inner = source.inner if isinstance(source, OnGpu) else source
-        made = func(inner, **{**kwargs, "device": CPU, "pin_memory": False})
-        if made is inner:
-            made = made.clone()
+        made = func(on_cpu(source), **{**kwargs, "device": CPU, "pin_memory": False})
         return OnGpu(made) if target.type == "cuda" else made
     into, source = args[:2]
     non_blocking = kwargs.get("non_blocking") or (len(args) > 2 and args[2])
     # A single number of the host is an argument of the kernel that writes it.
     if into.device.type != source.device.type and not non_blocking and source.ndim:
         Waits.here(func)
-    inner_args = pytree.tree_map_only(OnGpu, lambda tensor: tensor.inner, args)
-    out = func(*inner_args, **kwargs)
+    out = func(*on_cpu(args), **kwargs)
     if func.overloadpacket is aten.copy:
         return OnGpu(out) if isinstance(into, OnGpu) else out
     return into
